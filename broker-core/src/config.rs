@@ -1,0 +1,149 @@
+//! Settings of the broker core: the limits of `mqtt.*` and their relatives. Plain values; the gateway reads them
+//! from its configuration.
+
+use std::time::Duration;
+
+use crate::QoS;
+
+/// Every limit and switch of the broker, with EMQX's names where EMQX has one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Name of this node, as it appears in `$SYS` and events.
+    pub node_name: String,
+    /// `mqtt.*`.
+    pub mqtt: MqttConfig,
+    /// `broker.shared_subscription_strategy`.
+    pub shared_strategy: SharedStrategy,
+    /// `retainer.max_retained_messages`; 0: no limit. At the limit a new topic is not retained (counted).
+    pub retained_max: usize,
+    /// `retainer.max_payload_size`, bytes. A larger message is delivered but not retained (counted).
+    pub retained_payload_bytes_max: usize,
+    /// `delayed.max_delayed_messages`; 0: no limit. At the limit the publisher is told quota exceeded.
+    pub delayed_max: usize,
+    /// `authorization.deny_action`.
+    pub deny_action: DenyAction,
+    /// `allow_anonymous`: what happens to a client that no authenticator knew.
+    pub allow_anonymous: bool,
+}
+
+/// `mqtt.*`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MqttConfig {
+    /// Largest packet accepted, bytes; told to MQTT 5 clients (§3.2.2.3.6).
+    pub max_packet_size: u32,
+    /// Largest application payload accepted, bytes.
+    pub max_payload_size: u32,
+    /// Longest client identifier accepted, bytes.
+    pub max_clientid_len: u16,
+    /// Most levels of a topic or filter.
+    pub max_topic_levels: u16,
+    /// Highest topic alias accepted from clients; 0 turns aliases off.
+    pub max_topic_alias: u16,
+    /// QoS 1 and 2 messages that a client may have unacknowledged towards the broker (§3.2.2.3.3).
+    pub receive_maximum: u16,
+    /// Highest QoS accepted (§3.2.2.3.4).
+    pub max_qos_allowed: QoS,
+    /// Deliveries of QoS 1 and 2 under way to one client; the client's receive maximum lowers it.
+    pub max_inflight: u16,
+    /// Messages that wait in one session; 0: no limit. QoS 0 goes first, then the oldest (counted).
+    pub max_mqueue_len: usize,
+    /// Bytes that wait in one session; 0: no limit. The same policy.
+    pub max_mqueue_bytes: usize,
+    /// QoS 2 messages received and not yet released, per session; 0: no limit.
+    pub max_awaiting_rel: usize,
+    /// Time after which an unacknowledged delivery is repeated to a 3.x client; `None`: only on reconnect, which
+    /// is what MQTT 5 demands [MQTT-4.4.0-1].
+    pub retry_interval: Option<Duration>,
+    /// Session expiry of 3.x clients with clean session 0, and the highest that MQTT 5 clients get.
+    pub session_expiry_interval: Duration,
+    /// Keep alive imposed on clients, seconds; `None`: the client chooses.
+    pub server_keepalive: Option<u16>,
+    /// Retained messages are supported.
+    pub retain_available: bool,
+    /// Filters with `+` and `#` are supported.
+    pub wildcard_subscription: bool,
+    /// `$share/` and `$queue/` are supported.
+    pub shared_subscription: bool,
+    /// `$exclusive/` is supported.
+    pub exclusive_subscription: bool,
+    /// Deliver at the subscription's QoS even when the message's is lower.
+    pub upgrade_qos: bool,
+    /// Keep-alive periods without a packet, times 100, after which a client is gone: 150 as §3.1.2.10 demands.
+    pub keepalive_percent: u32,
+    /// Time for CONNECT to arrive, and for each step of enhanced authentication.
+    pub idle_timeout: Duration,
+    /// Subscriptions of one session; 0: no limit.
+    pub max_subscriptions: usize,
+}
+
+/// How a shared subscription picks a member for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedStrategy {
+    /// Any member.
+    Random,
+    /// One after the other, counted per publisher.
+    RoundRobin,
+    /// One after the other, counted per group.
+    RoundRobinPerGroup,
+    /// The same member for a publisher as long as it is there.
+    Sticky,
+    /// A member on the publisher's shard, else any.
+    Local,
+    /// By hash of the publisher's client id.
+    HashClientId,
+    /// By hash of the topic.
+    HashTopic,
+}
+
+/// What happens to a publisher or subscriber that authorization denies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DenyAction {
+    /// It is told so where its protocol can say it.
+    Ignore,
+    /// Its connection is closed.
+    Disconnect,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            node_name: "tidegate@127.0.0.1".to_owned(),
+            mqtt: MqttConfig::default(),
+            shared_strategy: SharedStrategy::RoundRobin,
+            retained_max: 0,
+            retained_payload_bytes_max: 1 << 20,
+            delayed_max: 0,
+            deny_action: DenyAction::Ignore,
+            allow_anonymous: true,
+        }
+    }
+}
+
+impl Default for MqttConfig {
+    fn default() -> MqttConfig {
+        MqttConfig {
+            max_packet_size: 1 << 20,
+            max_payload_size: 1 << 20,
+            max_clientid_len: 65_535,
+            max_topic_levels: 128,
+            max_topic_alias: 65_535,
+            receive_maximum: 65_535,
+            max_qos_allowed: QoS::ExactlyOnce,
+            max_inflight: 32,
+            max_mqueue_len: 1000,
+            max_mqueue_bytes: 64 << 20,
+            max_awaiting_rel: 100,
+            retry_interval: None,
+            session_expiry_interval: Duration::from_secs(2 * 3600),
+            server_keepalive: None,
+            retain_available: true,
+            wildcard_subscription: true,
+            shared_subscription: true,
+            exclusive_subscription: true,
+            upgrade_qos: false,
+            keepalive_percent: 150,
+            idle_timeout: Duration::from_secs(15),
+            max_subscriptions: 0,
+        }
+    }
+}

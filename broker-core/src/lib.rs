@@ -1,0 +1,26 @@
+//! The MQTT message model and the broker, as pure state machines.
+//!
+//! Nothing here knows a wire protocol, a socket, a clock or a random source: bytes, events and the time come in as
+//! values, and every effect goes out as a value.
+
+mod client;
+mod config;
+mod ids;
+mod message;
+mod peer;
+mod reason;
+mod request;
+mod time;
+pub mod topic;
+
+pub use client::{CertificateInfo, ClientInfo, ConnectionInfo};
+pub use config::{Config, DenyAction, MqttConfig, SharedStrategy};
+pub use ids::{ClientId, LinkId, PacketId, QoS, ShardId};
+pub use message::{Message, MessageParts, Properties, PropertiesBuilder, Property};
+pub use peer::{Close, Effects, Outbox, Peer};
+pub use reason::ReasonCode;
+pub use request::{
+    AuthData, Closing, Connect, Connected, Delivery, Disconnect, DisconnectCause, Event, Publish, Request,
+    RetainHandling, Subscribe, SubscribeOptions, SubscriptionIds, Unsubscribe, Will,
+};
+pub use time::Timestamp;

@@ -1,0 +1,1 @@
+//! Tidegate: the gateway binary and the embeddable broker.

@@ -1,0 +1,1 @@
+//! Real clients on real sockets, and the model check of the broker core.

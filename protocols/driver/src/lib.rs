@@ -1,0 +1,1 @@
+//! The tokio loops that carry a peer over TCP, TLS and WebSocket.

@@ -1,0 +1,1 @@
+//! Virtual time, a lossy link and a scripted peer for protocol tests.
