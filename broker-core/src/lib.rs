@@ -10,6 +10,7 @@ mod message;
 mod peer;
 mod reason;
 mod request;
+pub mod shard;
 mod time;
 pub mod topic;
 
