@@ -1,1 +1,3 @@
 //! Tidegate: the gateway binary and the embeddable broker.
+
+pub mod config;
