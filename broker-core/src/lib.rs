@@ -5,13 +5,16 @@
 
 mod client;
 mod config;
+pub mod filter_index;
 mod ids;
 mod message;
 mod peer;
 mod reason;
 mod request;
+pub mod retained;
 pub mod shard;
 mod time;
+pub mod timer;
 pub mod topic;
 
 pub use client::{CertificateInfo, ClientInfo, ConnectionInfo};
