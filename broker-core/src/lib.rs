@@ -3,9 +3,11 @@
 //! Nothing here knows a wire protocol, a socket, a clock or a random source: bytes, events and the time come in as
 //! values, and every effect goes out as a value.
 
+pub mod admission;
 mod client;
 mod config;
 pub mod filter_index;
+pub mod hooks;
 mod ids;
 mod message;
 mod peer;
