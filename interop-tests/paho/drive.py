@@ -1,0 +1,86 @@
+"""Runs the Eclipse Paho interoperability suite (paho.mqtt.testing) against the broker under test.
+
+The suite's own command line is not usable: `client_test.py` ignores `-h` and `-p`, and both files set the globals that
+their tests read only under `__main__`. So this driver loads each file as a module, sets the globals, and runs every
+test as a unittest. The suite stays where it is; nothing of it is part of this repository.
+
+    python paho/drive.py --suite-dir DIR --results FILE [--match TEXT]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import os
+import pathlib
+import sys
+import types
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from harness import broker as brokers  # noqa: E402
+from harness.runner import Recorder, select  # noqa: E402
+
+ACL = """\
+%% What test_subscribe_failure asks for, and nothing else.
+{deny, all, subscribe, ["test/nosubscribe"]}.
+{allow, all}.
+"""
+SETTINGS = {"mqtt.server_keepalive": "60s"}
+"""test_server_keep_alive asks with 120 s and awaits 60 s."""
+
+SKIPPED = {
+    "test_flow_control2": "ends on no broker: it publishes 65,536 QoS 2 messages, which its own receiver releases "
+    "one by one, and waits for a DISCONNECT without a deadline"
+}
+
+TOPICS = ("TopicA", "TopicA/B", "Topic/C", "TopicA/C", "/TopicA")
+WILDCARDS = ("TopicA/+", "+/C", "#", "/#", "/+", "+/+", "TopicA/#")
+
+
+def load(directory: pathlib.Path, name: str, address: tuple[str, int]) -> types.ModuleType:
+    """The suite's file as a module, with the globals that its main part would have set."""
+    spec = importlib.util.spec_from_file_location(f"paho_{name}", directory / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    module.host, module.port = address  # type: ignore[attr-defined]
+    module.topics, module.wildtopics = TOPICS, WILDCARDS  # type: ignore[attr-defined]
+    module.nosubscribe_topics = ("test/nosubscribe",)  # type: ignore[attr-defined]
+    module.topic_prefix = "client_test5/"  # type: ignore[attr-defined]
+    for test, reason in SKIPPED.items():
+        if hasattr(module.Test, test):
+            setattr(module.Test, test, unittest.skip(reason)(getattr(module.Test, test)))
+    return module
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--suite-dir", required=True, type=pathlib.Path)
+    parser.add_argument("--results", required=True, type=pathlib.Path)
+    parser.add_argument("--match")
+    options = parser.parse_args()
+    directory = options.suite_dir.resolve() / "interoperability"
+    results = options.results.resolve()
+    # The suite writes log files where it runs.
+    work = pathlib.Path(os.environ.get("INTEROP_WORK", "/tmp")).resolve()
+    os.chdir(work)
+    sys.path.insert(0, str(directory))
+    logging.getLogger().setLevel(logging.ERROR)
+    failed = 0
+    for name in ("client_test", "client_test5"):
+        broker = brokers.start(SETTINGS, acl=ACL)
+        try:
+            module = load(directory, name, broker.address())
+            recorder = Recorder(f"paho {name}", results)
+            select(unittest.defaultTestLoader.loadTestsFromModule(module), options.match).run(recorder)
+            failed += recorder.failed
+        finally:
+            broker.close()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
