@@ -13,7 +13,8 @@ mod banned;
 mod placeholder;
 
 pub use acl::{
-    AclRule, AclRules, ActionFilter, Cidr, Permission, SecurityProfile, TextMatch, TopicFilter, Who,
+    AclError, AclRule, AclRules, ActionFilter, Cidr, Permission, SecurityProfile, TextMatch, TopicFilter,
+    TopicFilterError, Who,
 };
 pub use authentication::{
     Authentication, AuthenticationChain, AuthenticationStep, Authenticator, Credentials,

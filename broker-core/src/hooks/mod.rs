@@ -3,15 +3,24 @@
 //! Hooks run on the data plane, in the middle of a shard's work: they must not block. What takes longer goes to a
 //! queue of the hook's own. What a hook wants done comes back as [`HookEffect`]s.
 
+mod auto_subscribe;
 mod context;
+mod json;
+mod presence;
 mod registry;
+mod rewrite;
+mod sys_topics;
 
 use std::sync::Arc;
 
+pub use auto_subscribe::{AutoSubscribe, AutoSubscribeTopic};
 pub use context::{
     ClientConnected, ClientDisconnected, HookContext, HookEffect, HookEffects, Subscribing,
 };
+pub use presence::Presence;
 pub use registry::Hooks;
+pub use rewrite::{Rewrite, RewriteAction, RewriteError, RewriteRule};
+pub use sys_topics::{SysIntervals, SysSource, SysTopics};
 
 use crate::{
     ClientId, ClientInfo, Connect, DisconnectCause, Message, ReasonCode, SubscribeOptions, Timestamp,

@@ -2,10 +2,13 @@
 //!
 //! The first rule that fits the client, the action and the topic decides; without one, the file has nothing to say.
 
+mod parse;
 mod rule;
+mod term;
 
+pub use parse::AclError;
 pub use rule::{
-    AclRule, ActionFilter, Cidr, Permission, SecurityProfile, TextMatch, TopicFilter, Who,
+    AclRule, ActionFilter, Cidr, Permission, SecurityProfile, TextMatch, TopicFilter, TopicFilterError, Who,
 };
 
 use super::{Action, Authorizer, Verdict};
@@ -19,6 +22,18 @@ pub struct AclRules {
 }
 
 impl AclRules {
+    /// Reads rules in the grammar of `acl.conf`.
+    ///
+    /// # Errors
+    ///
+    /// The first mistake, with its line and column and what was expected there.
+    pub fn parse(text: &str) -> Result<AclRules, AclError> {
+        Ok(AclRules {
+            rules: parse::rules(text)?,
+            profile: SecurityProfile::default(),
+        })
+    }
+
     /// Rules from elsewhere: a database, a token.
     pub fn new(rules: Vec<AclRule>) -> AclRules {
         AclRules {
