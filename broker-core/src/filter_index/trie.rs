@@ -7,10 +7,9 @@
 
 use std::collections::BTreeSet;
 
-use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use super::{FilterId, SHRINK_FROM};
+use super::{FilterId, edges::Edges};
 
 /// No node, no filter.
 const NONE: u32 = u32::MAX;
@@ -82,19 +81,6 @@ impl Node {
     }
 }
 
-#[derive(Clone, Debug)]
-struct Edge {
-    parent: u32,
-    level: u32,
-    child: u32,
-}
-
-impl Edge {
-    fn key(&self) -> u64 {
-        edge_key(self.parent, self.level)
-    }
-}
-
 /// How a filter ends in its last node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Ending {
@@ -106,7 +92,7 @@ enum Ending {
 pub(super) struct Trie {
     nodes: Vec<Node>,
     free: u32,
-    edges: HashTable<Edge>,
+    edges: Edges,
     /// Filters whose slot was taken by another one whose levels have the same hashes.
     crowd: BTreeSet<(u32, Ending, FilterId)>,
 }
@@ -116,7 +102,7 @@ impl Trie {
         Trie {
             nodes: vec![Node::EMPTY],
             free: NONE,
-            edges: HashTable::new(),
+            edges: Edges::default(),
             crowd: BTreeSet::new(),
         }
     }
@@ -160,11 +146,11 @@ impl Trie {
         }
     }
 
-    /// The filters that end where these levels lead, until `found` says that it is enough.
+    /// The one filter of those that end where these levels lead which is the right one.
     pub(super) fn find(
         &self,
         levels: impl Iterator<Item = Level>,
-        mut found: impl FnMut(FilterId) -> bool,
+        is_right: impl Fn(FilterId) -> bool,
     ) -> Option<FilterId> {
         let (mut node, mut ending) = (ROOT, Ending::Here);
         for level in levels {
@@ -180,7 +166,17 @@ impl Trie {
                 return None;
             }
         }
-        self.at(node, ending).find(|&id| found(id))
+        let slot = match ending {
+            Ending::Here => self.node(node).here,
+            Ending::Hash => self.node(node).hash,
+        };
+        let mut found = None;
+        self.visit(slot, (node, ending), &mut |id| {
+            if is_right(id) {
+                found = Some(id);
+            }
+        });
+        found
     }
 
     /// Calls `candidate` for every filter whose levels match the names by their hashes.
@@ -201,13 +197,13 @@ impl Trie {
         let mut wildcards = !internal;
         while let Some((index, depth)) = next {
             let node = self.node(index);
-            if wildcards && node.hash != NONE {
-                self.at(index, Ending::Hash).for_each(&mut candidate);
+            if wildcards {
+                self.visit(node.hash, (index, Ending::Hash), &mut candidate);
             }
             let (mut plus, mut literal) = (NONE, NONE);
             if node.edges > 0 || node.plus != NONE || node.here != NONE {
                 match names.at(depth) {
-                    None => self.at(index, Ending::Here).for_each(&mut candidate),
+                    None => self.visit(node.here, (index, Ending::Here), &mut candidate),
                     Some(level) => {
                         plus = if wildcards { node.plus } else { NONE };
                         literal = if node.edges > 0 {
@@ -229,6 +225,19 @@ impl Trie {
                     Some((literal, depth + 1))
                 }
             };
+        }
+    }
+
+    /// Calls `candidate` for the filters of a slot.
+    fn visit(&self, slot: u32, (node, ending): (u32, Ending), candidate: &mut impl FnMut(FilterId)) {
+        if slot == NONE {
+            return;
+        }
+        candidate(FilterId(slot & !CROWDED));
+        if slot & CROWDED != 0 {
+            self.crowd
+                .range(crowd_of(node, ending))
+                .for_each(|&(_, _, id)| candidate(id));
         }
     }
 
@@ -260,21 +269,15 @@ impl Trie {
     }
 
     fn edge(&self, parent: u32, level: u32) -> u32 {
-        self.edges
-            .find(edge_key(parent, level), |edge| {
-                edge.parent == parent && edge.level == level
-            })
-            .map_or(NONE, |edge| edge.child)
+        self.edges.get(parent, level).unwrap_or(NONE)
     }
 
     fn edge_or_insert(&mut self, parent: u32, level: u32) -> u32 {
-        let known = self.edge(parent, level);
-        if known != NONE {
+        if let Some(known) = self.edges.get(parent, level) {
             return known;
         }
         let child = self.allocate();
-        let edge = Edge { parent, level, child };
-        self.edges.insert_unique(edge.key(), edge, Edge::key);
+        self.edges.insert(parent, level, child);
         self.node_mut(parent).edges += 1;
         child
     }
@@ -299,31 +302,13 @@ impl Trie {
     }
 
     fn unlink(&mut self, parent: u32, level: Level) {
-        let Level::Name(level) = level else {
-            self.node_mut(parent).plus = NONE;
-            return;
-        };
-        let found = self.edges.find_entry(edge_key(parent, level), |edge| {
-            edge.parent == parent && edge.level == level
-        });
-        if let Ok(entry) = found {
-            entry.remove();
-            self.node_mut(parent).edges -= 1;
+        match level {
+            Level::Name(level) => {
+                self.edges.remove(parent, level);
+                self.node_mut(parent).edges -= 1;
+            }
+            _ => self.node_mut(parent).plus = NONE,
         }
-        if self.edges.capacity() > SHRINK_FROM && self.edges.len() < self.edges.capacity() / 8 {
-            self.edges.shrink_to(self.edges.len() * 2, Edge::key);
-        }
-    }
-
-    fn at(&self, node: u32, ending: Ending) -> impl Iterator<Item = FilterId> {
-        let slot = match ending {
-            Ending::Here => self.node(node).here,
-            Ending::Hash => self.node(node).hash,
-        };
-        let first = (slot != NONE).then_some(FilterId(slot & !CROWDED));
-        let crowded = slot != NONE && slot & CROWDED != 0;
-        let more = crowded.then(|| self.crowd.range(crowd_of(node, ending)).map(|&(_, _, id)| id));
-        first.into_iter().chain(more.into_iter().flatten())
     }
 
     fn put(&mut self, node: u32, ending: Ending, id: FilterId) {
@@ -358,10 +343,4 @@ impl Trie {
 
 fn crowd_of(node: u32, ending: Ending) -> std::ops::RangeInclusive<(u32, Ending, FilterId)> {
     (node, ending, FilterId(0))..=(node, ending, FilterId(u32::MAX))
-}
-
-/// A full-width hash of two values, one of which already is a hash: both halves of a product, folded.
-fn edge_key(parent: u32, level: u32) -> u64 {
-    let product = u128::from(u64::from(parent) << 32 | u64::from(level)) * 0x9e37_79b9_7f4a_7c15_f39c_u128;
-    (product >> 64) as u64 ^ product as u64
 }
