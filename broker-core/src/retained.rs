@@ -1,7 +1,7 @@
 //! Retained messages (MQTT 5 §3.3.1.3): at most one per topic.
 //!
-//! An ordered set of the messages themselves, by the topic that each of them carries: about 12 B per message beyond
-//! the message, and as much again for one that expires.
+//! An ordered set of the messages themselves, by the topic that each of them carries: 16 B per message beyond the
+//! message (measured with a million in random order), and as much again for one that expires.
 
 mod scan;
 
