@@ -218,6 +218,216 @@ impl EnhancedAuthenticators {
 
 impl fmt::Debug for EnhancedAuthenticators {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|one| one.method())).finish()
+        f.debug_list()
+            .entries(self.0.iter().map(|one| one.method()))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::ClientInfo;
+
+    fn connect(username: Option<&str>) -> Connect {
+        Connect {
+            client_id: String::new(),
+            username: username.map(str::to_owned),
+            password: Some(b"secret word".to_vec()),
+            peer: None,
+            local: None,
+            connection: Arc::clone(&ClientInfo::system().connection),
+            certificate: None,
+            mountpoint: "".into(),
+            clean_start: true,
+            session_expiry_interval: 0,
+            keep_alive: 0,
+            receive_maximum: 1,
+            auth: None,
+            will: None,
+            user_properties: Vec::new(),
+            is_bridge: false,
+        }
+    }
+
+    /// Knows one user name, and counts how often it is asked.
+    struct Knows(&'static str, Authentication, AtomicUsize);
+
+    impl Authenticator for Knows {
+        fn name(&self) -> &str {
+            self.0
+        }
+        fn authenticate(&self, _now: Timestamp, credentials: &Credentials<'_>) -> Authentication {
+            self.2.fetch_add(1, Ordering::Relaxed);
+            if credentials.username == Some(self.0) {
+                self.1.clone()
+            } else {
+                Authentication::Ignore
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_authenticator_that_knows_the_client_decides() {
+        let superuser = Authentication::Allow(Grant {
+            is_superuser: true,
+            ..Grant::default()
+        });
+        let bad = Authentication::Deny(ReasonCode::BadUserNameOrPassword);
+        let make = |name, answer: &Authentication| Arc::new(Knows(name, answer.clone(), AtomicUsize::new(0)));
+        let first = make("alice", &bad);
+        let second = make("alice", &superuser);
+        let third = make("bob", &superuser);
+        for (allow_anonymous, fallback) in [
+            (true, Authentication::Allow(Grant::default())),
+            (false, Authentication::Deny(ReasonCode::NotAuthorized)),
+        ] {
+            let mut chain = AuthenticationChain::new(allow_anonymous);
+            assert_eq!(chain.inline(), Some(fallback.clone()));
+            for one in [&first, &second, &third] {
+                chain.push(Arc::clone(one) as Arc<dyn Authenticator>);
+            }
+            assert_eq!(chain.inline(), None);
+            let id = ClientId::new("c");
+            let ask = |username| {
+                let connect = connect(username);
+                chain.authenticate(Timestamp::from_millis(0), &Credentials::new(&connect, &id))
+            };
+            assert_eq!(ask(Some("alice")), bad);
+            assert_eq!(ask(Some("bob")), superuser);
+            assert_eq!(ask(Some("carol")), fallback);
+            assert_eq!(ask(None), fallback);
+        }
+        assert_eq!(first.2.load(Ordering::Relaxed), 8);
+        assert_eq!(second.2.load(Ordering::Relaxed), 6);
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let (connect, id) = (connect(Some("alice")), ClientId::new("c"));
+        let shown = format!("{:?}", Credentials::new(&connect, &id));
+        assert!(shown.contains("alice") && shown.contains("has_password: true"));
+        assert!(!shown.contains("secret") && !shown.contains("115, 101"));
+    }
+
+    /// A challenge-response method for tests: the client answers a challenge by its bytes in reverse order, twice;
+    /// the second challenge is its first answer's length. It shows that the state of an exchange travels as a value.
+    struct Reverse;
+
+    struct Challenged {
+        challenge: Vec<u8>,
+        round: u8,
+    }
+
+    impl Reverse {
+        fn challenge(challenge: &[u8], round: u8) -> AuthenticationStep {
+            AuthenticationStep::Continue {
+                data: Some(challenge.to_vec()),
+                state: Box::new(Challenged {
+                    challenge: challenge.to_vec(),
+                    round,
+                }),
+            }
+        }
+    }
+
+    impl EnhancedAuthenticator for Reverse {
+        fn method(&self) -> &str {
+            "REVERSE"
+        }
+
+        fn start(&self, now: Timestamp, _: &Credentials<'_>, data: Option<&[u8]>) -> AuthenticationStep {
+            match data {
+                None => Reverse::challenge(now.as_millis().to_string().as_bytes(), 1),
+                Some(_) => AuthenticationStep::Fail(ReasonCode::ProtocolError),
+            }
+        }
+
+        fn step(
+            &self,
+            _: Timestamp,
+            credentials: &Credentials<'_>,
+            state: ExchangeState,
+            data: Option<&[u8]>,
+        ) -> AuthenticationStep {
+            let Ok(state) = state.downcast::<Challenged>() else {
+                return AuthenticationStep::Fail(ReasonCode::ImplementationSpecificError);
+            };
+            let expected: Vec<u8> = state.challenge.iter().rev().copied().collect();
+            match data {
+                Some(answer) if answer != expected => AuthenticationStep::Fail(ReasonCode::NotAuthorized),
+                Some(answer) if state.round == 1 => {
+                    Reverse::challenge(format!("length {}", answer.len()).as_bytes(), 2)
+                }
+                Some(_) => AuthenticationStep::Success {
+                    data: Some(b"welcome".to_vec()),
+                    grant: Grant {
+                        username: credentials.username.map(Arc::from),
+                        ..Grant::default()
+                    },
+                },
+                None => AuthenticationStep::Fail(ReasonCode::ProtocolError),
+            }
+        }
+    }
+
+    fn exchange(answers: &[&str]) -> AuthenticationStep {
+        let mut offered = EnhancedAuthenticators::default();
+        offered.insert(Arc::new(Reverse));
+        let method = offered.get("REVERSE").unwrap();
+        let (connect, id) = (connect(Some("alice")), ClientId::new("c"));
+        let (now, credentials) = (Timestamp::from_millis(123), Credentials::new(&connect, &id));
+        let mut step = method.start(now, &credentials, None);
+        for answer in answers {
+            step = match step {
+                AuthenticationStep::Continue { state, .. } => {
+                    method.step(now, &credentials, state, Some(answer.as_bytes()))
+                }
+                ended => panic!("{ended:?}"),
+            };
+        }
+        step
+    }
+
+    #[test]
+    fn an_exchange_takes_as_many_steps_as_its_method_needs() {
+        match exchange(&["321"]) {
+            AuthenticationStep::Continue { data, .. } => assert_eq!(data.unwrap(), b"length 3"),
+            other => panic!("{other:?}"),
+        }
+        match exchange(&["321", "3 htgnel"]) {
+            AuthenticationStep::Success { data, grant } => {
+                assert_eq!(data.unwrap(), b"welcome");
+                assert_eq!(grant.username.as_deref(), Some("alice"));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(
+            exchange(&["123"]),
+            AuthenticationStep::Fail(ReasonCode::NotAuthorized)
+        ));
+    }
+
+    #[test]
+    fn a_state_of_another_method_is_refused_and_unknown_methods_are_not_offered() {
+        let (connect, id) = (connect(None), ClientId::new("c"));
+        let foreign: ExchangeState = Box::new(7_u8);
+        let step = Reverse.step(
+            Timestamp::from_millis(0),
+            &Credentials::new(&connect, &id),
+            foreign,
+            Some(b""),
+        );
+        assert!(matches!(
+            step,
+            AuthenticationStep::Fail(ReasonCode::ImplementationSpecificError)
+        ));
+        let mut offered = EnhancedAuthenticators::default();
+        offered.insert(Arc::new(Reverse));
+        offered.insert(Arc::new(Reverse));
+        assert_eq!(format!("{offered:?}"), "[\"REVERSE\"]");
+        assert!(offered.get("reverse").is_none());
     }
 }

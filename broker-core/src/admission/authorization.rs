@@ -216,14 +216,7 @@ impl AuthorizationCache {
         self.len() == 0
     }
 
-    fn get(
-        &self,
-        generation: u64,
-        now: Timestamp,
-        key: Key,
-        action: Action,
-        topic: &str,
-    ) -> Option<bool> {
+    fn get(&self, generation: u64, now: Timestamp, key: Key, action: Action, topic: &str) -> Option<bool> {
         let inner = self.0.as_ref().filter(|inner| inner.generation == generation)?;
         inner
             .entries
@@ -251,6 +244,172 @@ impl AuthorizationCache {
         } else {
             inner.entries[inner.oldest] = entry;
             inner.oldest = (inner.oldest + 1) % inner.entries.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    const SUBSCRIBE: Action = Action::Subscribe { qos: QoS::AtMostOnce };
+
+    /// Has a verdict on topics that start with a text, and counts how often it is asked.
+    struct Source(&'static str, Verdict, AtomicUsize);
+
+    impl Source {
+        fn new(start: &'static str, verdict: Verdict) -> Arc<Source> {
+            Arc::new(Source(start, verdict, AtomicUsize::new(0)))
+        }
+        fn asked(&self) -> usize {
+            self.2.load(Ordering::Relaxed)
+        }
+    }
+
+    impl Authorizer for Source {
+        fn name(&self) -> &str {
+            "test"
+        }
+        fn authorize(&self, _: &ClientInfo, _: Action, topic: &str) -> Verdict {
+            self.2.fetch_add(1, Ordering::Relaxed);
+            if topic.starts_with(self.0) {
+                self.1
+            } else {
+                Verdict::Ignore
+            }
+        }
+    }
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn client(is_superuser: bool) -> ClientInfo {
+        ClientInfo::internal("c", is_superuser)
+    }
+
+    #[test]
+    fn sources_are_asked_in_turn_and_then_no_match_decides() {
+        for (no_match, fallback) in [(NoMatch::Allow, true), (NoMatch::Deny, false)] {
+            let sources: Vec<Arc<dyn Authorizer>> = vec![
+                Source::new("a/b", Verdict::Deny),
+                Source::new("a", Verdict::Allow),
+                Source::new("d", Verdict::Deny),
+            ];
+            let authorization = Authorization::new(sources, no_match, CacheConfig::default());
+            for (topic, expected) in [("a/b", false), ("a/c", true), ("d", false), ("e", fallback)] {
+                let mut cache = AuthorizationCache::default();
+                let allowed = authorization.check(at(0), &client(false), &mut cache, SUBSCRIBE, topic);
+                assert_eq!(allowed, expected, "{topic}");
+                assert!(authorization.check(at(0), &client(true), &mut cache, SUBSCRIBE, topic));
+            }
+        }
+    }
+
+    #[test]
+    fn without_sources_nothing_is_remembered() {
+        let mut cache = AuthorizationCache::default();
+        let open = Authorization::default();
+        let closed = Authorization::new(Vec::new(), NoMatch::Deny, CacheConfig::default());
+        assert!(open.check(at(0), &client(false), &mut cache, SUBSCRIBE, "a"));
+        assert!(!closed.check(at(0), &client(false), &mut cache, SUBSCRIBE, "a"));
+        assert!(cache.0.is_none());
+        assert_eq!(size_of::<AuthorizationCache>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn answers_are_remembered_per_action_and_topic_until_they_expire() {
+        let source = Source::new("", Verdict::Allow);
+        let config = CacheConfig {
+            ttl: Duration::from_millis(10),
+            ..CacheConfig::default()
+        };
+        let authorization = Authorization::new(vec![source.clone()], NoMatch::Deny, config);
+        let mut cache = AuthorizationCache::default();
+        let publish = |qos, retain| Action::Publish { qos, retain };
+        for (millis, action, topic, asked) in [
+            (0, SUBSCRIBE, "a", 1),
+            (9, SUBSCRIBE, "a", 1),
+            (9, SUBSCRIBE, "b", 2),
+            (9, publish(QoS::AtMostOnce, false), "a", 3),
+            (9, publish(QoS::AtMostOnce, true), "a", 4),
+            (9, publish(QoS::AtLeastOnce, false), "a", 5),
+            (9, publish(QoS::AtMostOnce, true), "a", 5),
+            (10, SUBSCRIBE, "a", 6),
+            (19, SUBSCRIBE, "a", 6),
+        ] {
+            assert!(authorization.check(at(millis), &client(false), &mut cache, action, topic));
+            assert_eq!(source.asked(), asked, "{millis} {action:?} {topic}");
+        }
+        assert_eq!(cache.len(), 5);
+        cache.clear();
+        assert!(cache.is_empty());
+    }
+
+    #[test]
+    fn the_oldest_answer_makes_room() {
+        let source = Source::new("", Verdict::Deny);
+        let config = CacheConfig {
+            max_size: 2,
+            ..CacheConfig::default()
+        };
+        let authorization = Authorization::new(vec![source.clone()], NoMatch::Allow, config);
+        let mut cache = AuthorizationCache::default();
+        for (topic, asked) in [
+            ("a", 1),
+            ("b", 2),
+            ("a", 2),
+            ("c", 3),
+            ("b", 3),
+            ("a", 4),
+            ("c", 4),
+            ("b", 5),
+        ] {
+            assert!(!authorization.check(at(0), &client(false), &mut cache, SUBSCRIBE, topic));
+            assert_eq!(source.asked(), asked, "{topic}");
+            assert!(cache.len() <= 2);
+        }
+    }
+
+    #[test]
+    fn a_reload_makes_remembered_answers_void() {
+        let mut cache = AuthorizationCache::default();
+        let old = Authorization::new(
+            vec![Source::new("", Verdict::Allow)],
+            NoMatch::Deny,
+            CacheConfig::default(),
+        );
+        let new = Authorization::new(
+            vec![Source::new("", Verdict::Deny)],
+            NoMatch::Deny,
+            CacheConfig::default(),
+        );
+        assert!(old.check(at(0), &client(false), &mut cache, SUBSCRIBE, "a"));
+        assert!(!new.check(at(0), &client(false), &mut cache, SUBSCRIBE, "a"));
+        assert_eq!(cache.len(), 1);
+    }
+
+    #[test]
+    fn the_cache_can_be_turned_off() {
+        for config in [
+            CacheConfig {
+                enable: false,
+                ..CacheConfig::default()
+            },
+            CacheConfig {
+                max_size: 0,
+                ..CacheConfig::default()
+            },
+        ] {
+            let source = Source::new("", Verdict::Allow);
+            let authorization = Authorization::new(vec![source.clone()], NoMatch::Deny, config);
+            let mut cache = AuthorizationCache::default();
+            for _ in 0..3 {
+                assert!(authorization.check(at(0), &client(false), &mut cache, SUBSCRIBE, "a"));
+            }
+            assert_eq!((source.asked(), cache.len()), (3, 0));
         }
     }
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::{ClientId, Timestamp};
 
 /// What a client is banned by.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BannedBy {
     /// Its client id.
     ClientId(Arc<str>),
@@ -38,9 +38,9 @@ pub struct BannedFull;
 /// The list of banned clients. Checked before authentication; a banned client is told Banned (0x8A).
 #[derive(Clone, Debug, Default)]
 pub struct Banned {
-    bans: HashMap<BannedBy, Ban, RandomState>,
-    /// No ban ends before this time, so looking for ended ones earlier is futile.
-    earliest: Option<Timestamp>,
+    client_ids: HashMap<Arc<str>, Ban, RandomState>,
+    usernames: HashMap<Arc<str>, Ban, RandomState>,
+    hosts: HashMap<IpAddr, Ban, RandomState>,
 }
 
 impl Banned {
@@ -56,22 +56,29 @@ impl Banned {
     ///
     /// # Errors
     ///
-    /// [`BannedFull`] if there are [`Banned::MAX`] other bans in force.
+    /// [`BannedFull`] if there are [`Banned::MAX`] bans in force.
     pub fn insert(&mut self, now: Timestamp, who: BannedBy, ban: Ban) -> Result<(), BannedFull> {
-        if self.bans.len() >= Banned::MAX && !self.bans.contains_key(&who) {
+        if self.len() >= Banned::MAX {
             self.expire(now);
-            if self.bans.len() >= Banned::MAX {
+            if self.len() >= Banned::MAX {
                 return Err(BannedFull);
             }
         }
-        self.earliest = Some(self.earliest.map_or(ban.until, |earliest| earliest.min(ban.until)));
-        self.bans.insert(canonical(who), ban);
+        match who {
+            BannedBy::ClientId(id) => self.client_ids.insert(id, ban),
+            BannedBy::Username(name) => self.usernames.insert(name, ban),
+            BannedBy::PeerHost(host) => self.hosts.insert(host.to_canonical(), ban),
+        };
         Ok(())
     }
 
     /// Lifts a ban; returns it if there was one.
     pub fn remove(&mut self, who: &BannedBy) -> Option<Ban> {
-        self.bans.remove(&canonical(who.clone()))
+        match who {
+            BannedBy::ClientId(id) => self.client_ids.remove(id),
+            BannedBy::Username(name) => self.usernames.remove(name),
+            BannedBy::PeerHost(host) => self.hosts.remove(&host.to_canonical()),
+        }
     }
 
     /// The ban in force on a client, if any: by client id, then user name, then address.
@@ -82,44 +89,28 @@ impl Banned {
         username: Option<&str>,
         host: Option<IpAddr>,
     ) -> Option<&Ban> {
-        if self.bans.is_empty() {
-            return None;
-        }
-        [
-            Some(BannedBy::ClientId(client_id.as_str().into())),
-            username.map(|name| BannedBy::Username(name.into())),
-            host.map(|host| BannedBy::PeerHost(host.to_canonical())),
-        ]
-        .into_iter()
-        .flatten()
-        .filter_map(|who| self.bans.get(&who))
-        .find(|ban| now < ban.until)
+        let in_force = |ban: &&Ban| now < ban.until;
+        let by_id = self.client_ids.get(client_id.as_str()).filter(in_force);
+        by_id
+            .or_else(|| self.usernames.get(username?).filter(in_force))
+            .or_else(|| self.hosts.get(&host?.to_canonical()).filter(in_force))
     }
 
-    /// Forgets the bans that have ended.
+    /// Forgets the bans that have ended. Looks at every ban: for housekeeping.
     pub fn expire(&mut self, now: Timestamp) {
-        if self.earliest.is_none_or(|earliest| now < earliest) {
-            return;
-        }
-        self.bans.retain(|_, ban| now < ban.until);
-        self.earliest = self.bans.values().map(|ban| ban.until).min();
+        self.client_ids.retain(|_, ban| now < ban.until);
+        self.usernames.retain(|_, ban| now < ban.until);
+        self.hosts.retain(|_, ban| now < ban.until);
     }
 
     /// Entries, ended ones included until [`Banned::expire`] is called.
     pub fn len(&self) -> usize {
-        self.bans.len()
+        self.client_ids.len() + self.usernames.len() + self.hosts.len()
     }
 
     /// True if nobody is on the list.
     pub fn is_empty(&self) -> bool {
-        self.bans.is_empty()
-    }
-}
-
-fn canonical(who: BannedBy) -> BannedBy {
-    match who {
-        BannedBy::PeerHost(host) => BannedBy::PeerHost(host.to_canonical()),
-        other => other,
+        self.len() == 0
     }
 }
 
@@ -139,9 +130,15 @@ mod tests {
     fn each_key_bans_until_its_time() {
         let now = Timestamp::from_millis(0);
         let mut banned = Banned::new();
-        banned.insert(now, BannedBy::ClientId("c".into()), ban(10)).unwrap();
-        banned.insert(now, BannedBy::Username("u".into()), ban(20)).unwrap();
-        banned.insert(now, BannedBy::PeerHost("10.0.0.1".parse().unwrap()), ban(30)).unwrap();
+        banned
+            .insert(now, BannedBy::ClientId("c".into()), ban(10))
+            .unwrap();
+        banned
+            .insert(now, BannedBy::Username("u".into()), ban(20))
+            .unwrap();
+        banned
+            .insert(now, BannedBy::PeerHost("10.0.0.1".parse().unwrap()), ban(30))
+            .unwrap();
         let (c, d) = (ClientId::new("c"), ClientId::new("d"));
         let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
         for (millis, id, username, host, expected) in [
@@ -165,13 +162,18 @@ mod tests {
         let now = Timestamp::from_millis(0);
         let mut banned = Banned::new();
         for (name, until) in [("a", 10), ("b", 20), ("c", u64::MAX)] {
-            banned.insert(now, BannedBy::Username(name.into()), ban(until)).unwrap();
+            banned
+                .insert(now, BannedBy::Username(name.into()), ban(until))
+                .unwrap();
         }
         banned.expire(Timestamp::from_millis(9));
         assert_eq!(banned.len(), 3);
         banned.expire(Timestamp::from_millis(20));
         assert_eq!(banned.len(), 1);
-        assert_eq!(banned.remove(&BannedBy::Username("c".into())), Some(ban(u64::MAX)));
+        assert_eq!(
+            banned.remove(&BannedBy::Username("c".into())),
+            Some(ban(u64::MAX))
+        );
         assert_eq!(banned.remove(&BannedBy::Username("c".into())), None);
         assert!(banned.is_empty());
     }

@@ -20,7 +20,9 @@ pub use authentication::{
     Authentication, AuthenticationChain, AuthenticationStep, Authenticator, Credentials,
     EnhancedAuthenticator, EnhancedAuthenticators, ExchangeState, Grant,
 };
-pub use authorization::{Action, Authorization, AuthorizationCache, Authorizer, CacheConfig, NoMatch, Verdict};
+pub use authorization::{
+    Action, Authorization, AuthorizationCache, Authorizer, CacheConfig, NoMatch, Verdict,
+};
 pub use banned::{Ban, Banned, BannedBy, BannedFull};
 pub use placeholder::{Placeholder, Template, UnknownPlaceholder};
 

@@ -147,6 +147,9 @@ mod tests {
     fn mistakes_are_found_when_it_is_made() {
         let make = |topic| AutoSubscribeTopic::new(topic, SubscribeOptions::default()).err();
         assert_eq!(make("a/#/b"), Some(TopicFilterError::Invalid));
-        assert!(matches!(make("a/${client}"), Some(TopicFilterError::Placeholder(_))));
+        assert!(matches!(
+            make("a/${client}"),
+            Some(TopicFilterError::Placeholder(_))
+        ));
     }
 }

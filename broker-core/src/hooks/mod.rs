@@ -14,9 +14,7 @@ mod sys_topics;
 use std::sync::Arc;
 
 pub use auto_subscribe::{AutoSubscribe, AutoSubscribeTopic};
-pub use context::{
-    ClientConnected, ClientDisconnected, HookContext, HookEffect, HookEffects, Subscribing,
-};
+pub use context::{ClientConnected, ClientDisconnected, HookContext, HookEffect, HookEffects, Subscribing};
 pub use presence::Presence;
 pub use registry::Hooks;
 pub use rewrite::{Rewrite, RewriteAction, RewriteError, RewriteRule};
@@ -136,7 +134,10 @@ pub enum TopicUse {
 ///
 /// One hook serves all shards: it is called from their threads at once. A hook of higher priority is called first;
 /// among equals, the one registered first.
-#[expect(unused_variables, reason = "the parameters of methods that do nothing are documentation")]
+#[expect(
+    unused_variables,
+    reason = "the parameters of methods that do nothing are documentation"
+)]
 pub trait Hook: Send + Sync {
     /// Name for logs and counters.
     fn name(&self) -> &str;
@@ -287,3 +288,6 @@ pub trait Hook: Send + Sync {
     /// `tick`: the time of [`Hook::next_tick`] has come.
     fn tick(&self, ctx: &mut HookContext<'_>) {}
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,9 @@ impl Hook for Presence {
         ]
         .into_iter()
         .filter(|(wanted, _)| *wanted)
-        .fold(HookPoints::NONE, |points, (_, point)| points.union(HookPoints::of(&[point])))
+        .fold(HookPoints::NONE, |points, (_, point)| {
+            points.union(HookPoints::of(&[point]))
+        })
     }
 
     fn client_connected(&self, ctx: &mut HookContext<'_>, connected: &ClientConnected<'_>) {
@@ -140,7 +142,9 @@ fn user_properties(properties: &[(String, String)]) -> JsonObject {
     if properties.is_empty() {
         return JsonObject::new();
     }
-    let members = properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let members = properties
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
     JsonObject::new().texts("User-Property", members)
 }
 
@@ -284,7 +288,10 @@ mod tests {
                 hooks().session_unsubscribed(&mut ctx, &client, "$share/g/t/#", options);
             }
             let message = only_message(&mut effects);
-            assert_eq!(message.topic(), format!("$SYS/brokers/n/clients/a/%2B/%23/{event}"));
+            assert_eq!(
+                message.topic(),
+                format!("$SYS/brokers/n/clients/a/%2B/%23/{event}")
+            );
             assert_eq!(str::from_utf8(message.payload()).unwrap(), expected);
         }
     }

@@ -68,11 +68,7 @@ impl Hooks {
     /// # Errors
     ///
     /// The code of the first hook that refuses the client.
-    pub fn client_connect(
-        &self,
-        ctx: &mut HookContext<'_>,
-        connect: &mut Connect,
-    ) -> Result<(), ReasonCode> {
+    pub fn client_connect(&self, ctx: &mut HookContext<'_>, connect: &mut Connect) -> Result<(), ReasonCode> {
         self.at(HookPoint::ClientConnect)
             .try_for_each(|hook| hook.client_connect(ctx, connect))
     }

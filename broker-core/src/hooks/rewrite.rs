@@ -132,11 +132,17 @@ fn destination(dest_topic: &str, groups: usize) -> Result<Vec<Part>, RewriteErro
     while let Some(found) = dest_topic[at..].find('$') {
         let start = at + found;
         at = start + 1;
-        let digits = dest_topic[at..].bytes().take(2).take_while(u8::is_ascii_digit).count();
+        let digits = dest_topic[at..]
+            .bytes()
+            .take(2)
+            .take_while(u8::is_ascii_digit)
+            .count();
         if digits == 0 {
             continue;
         }
-        let group = dest_topic[at..at + digits].bytes().fold(0, |n, digit| n * 10 + usize::from(digit - b'0'));
+        let group = dest_topic[at..at + digits]
+            .bytes()
+            .fold(0, |n, digit| n * 10 + usize::from(digit - b'0'));
         if group == 0 || group > groups {
             return Err(RewriteError::Capture { group, groups });
         }
@@ -263,9 +269,17 @@ mod tests {
         ]);
         let client = ClientInfo::internal("c", false);
         assert_eq!(hooks.topic_rewrite(&client, TopicUse::Publish, "a"), None);
-        assert_eq!(hooks.topic_rewrite(&client, TopicUse::Subscribe, "$share/g/a"), None);
+        assert_eq!(
+            hooks.topic_rewrite(&client, TopicUse::Subscribe, "$share/g/a"),
+            None
+        );
         assert_eq!(hooks.topic_rewrite(&client, TopicUse::Subscribe, "b/#"), None);
-        assert_eq!(hooks.topic_rewrite(&client, TopicUse::Subscribe, "b/+").as_deref(), Some("+/b"));
+        assert_eq!(
+            hooks
+                .topic_rewrite(&client, TopicUse::Subscribe, "b/+")
+                .as_deref(),
+            Some("+/b")
+        );
     }
 
     #[test]
@@ -273,7 +287,11 @@ mod tests {
         let hooks = hooks(&[(RewriteAction::Subscribe, "mine", "^mine$", "dev/${clientid}")]);
         for id in ["+", "#", "a/b"] {
             let client = ClientInfo::internal(id, false);
-            assert_eq!(hooks.topic_rewrite(&client, TopicUse::Subscribe, "mine"), None, "{id}");
+            assert_eq!(
+                hooks.topic_rewrite(&client, TopicUse::Subscribe, "mine"),
+                None,
+                "{id}"
+            );
         }
     }
 
@@ -283,12 +301,20 @@ mod tests {
             (RewriteAction::All, "a/#/b", "a", "b", "source_topic"),
             (RewriteAction::All, "a", "(", "b", "re: "),
             (RewriteAction::All, "a", "a", "b/$1", "$1 is beyond the 0 groups"),
-            (RewriteAction::All, "a", "(a)", "b/$0", "$0 is beyond the 1 groups"),
+            (
+                RewriteAction::All,
+                "a",
+                "(a)",
+                "b/$0",
+                "$0 is beyond the 1 groups",
+            ),
             (RewriteAction::All, "a", "a", "b/+", "dest_topic \"b/+\""),
             (RewriteAction::Subscribe, "a", "a", "b+", "dest_topic \"b+\""),
             (RewriteAction::All, "a", "a", "b/${x}", "unknown placeholder ${x}"),
         ] {
-            let error = RewriteRule::new(action, source, re, dest).unwrap_err().to_string();
+            let error = RewriteRule::new(action, source, re, dest)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

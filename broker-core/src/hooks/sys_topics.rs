@@ -73,7 +73,11 @@ impl SysTopics {
     /// Publishes what `source` says, for the first time at once. `started` is when the node started.
     pub fn new(source: Arc<dyn SysSource>, intervals: SysIntervals, started: Timestamp) -> SysTopics {
         let first = |interval: Option<Duration>| {
-            let at = if interval.is_some() { started } else { Timestamp::NEVER };
+            let at = if interval.is_some() {
+                started
+            } else {
+                Timestamp::NEVER
+            };
             AtomicU64::new(at.as_millis())
         };
         SysTopics {
@@ -198,7 +202,11 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
@@ -253,9 +261,22 @@ mod tests {
     fn the_tree_is_published_at_its_intervals() {
         let hooks = hooks(SysIntervals::default());
         let start = 1_700_000_000_000;
-        let plain = |topic: &str, payload: &str| (format!("$SYS/brokers/a@h/{topic}"), payload.to_owned(), false, None);
-        let described =
-            |topic: &str, payload: &str| (format!("$SYS/brokers/a@h/{topic}"), payload.to_owned(), true, Some(3600));
+        let plain = |topic: &str, payload: &str| {
+            (
+                format!("$SYS/brokers/a@h/{topic}"),
+                payload.to_owned(),
+                false,
+                None,
+            )
+        };
+        let described = |topic: &str, payload: &str| {
+            (
+                format!("$SYS/brokers/a@h/{topic}"),
+                payload.to_owned(),
+                true,
+                Some(3600),
+            )
+        };
         let messages = vec![
             ("$SYS/brokers".to_owned(), "a@h,b@h".to_owned(), true, None),
             described("version", "0.1.0"),
@@ -270,7 +291,10 @@ mod tests {
         assert_eq!(tick(&hooks, start), first);
         assert_eq!(hooks.next_tick(), Some(Timestamp::from_millis(start + 30_000)));
         assert_eq!(tick(&hooks, start + 29_999), []);
-        let second = [plain("uptime", "30000"), plain("datetime", "2023-11-14T22:13:50Z")];
+        let second = [
+            plain("uptime", "30000"),
+            plain("datetime", "2023-11-14T22:13:50Z"),
+        ];
         assert_eq!(tick(&hooks, start + 30_000), second);
         assert_eq!(tick(&hooks, start + 60_000).len(), 7);
     }
@@ -288,7 +312,10 @@ mod tests {
         });
         let start = 1_700_000_000_000;
         assert_eq!(tick(&heartbeat_only, start).len(), 2);
-        assert_eq!(heartbeat_only.next_tick(), Some(Timestamp::from_millis(start + 1)));
+        assert_eq!(
+            heartbeat_only.next_tick(),
+            Some(Timestamp::from_millis(start + 1))
+        );
     }
 
     #[test]

@@ -70,3 +70,6 @@ impl Authorizer for AclRules {
             })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,10 +64,21 @@ fn who(term: &Term) -> Result<Who, AclError> {
     match &term.value {
         Value::Atom(name) if name == "all" => Ok(Who::All),
         Value::Tuple(parts) => match parts.as_slice() {
-            [Term { value: Value::Atom(key), .. }, value] => condition(term, key, value),
-            [Term { value: Value::Atom(key), .. }, name, value] if key == "client_attr" => {
-                Ok(Who::Attribute(name_of(name)?, text_match(value)?))
-            }
+            [
+                Term {
+                    value: Value::Atom(key),
+                    ..
+                },
+                value,
+            ] => condition(term, key, value),
+            [
+                Term {
+                    value: Value::Atom(key),
+                    ..
+                },
+                name,
+                value,
+            ] if key == "client_attr" => Ok(Who::Attribute(name_of(name)?, text_match(value)?)),
             _ => Err(term.expected(WHO)),
         },
         _ => Err(term.expected(WHO)),
@@ -103,8 +114,14 @@ fn text_match(term: &Term) -> Result<TextMatch, AclError> {
         Value::Text(text) | Value::Atom(text) => Ok(TextMatch::Is(text.clone())),
         Value::Tuple(parts) => match parts.as_slice() {
             [
-                Term { value: Value::Atom(key), .. },
-                Term { value: Value::Text(expression), at },
+                Term {
+                    value: Value::Atom(key),
+                    ..
+                },
+                Term {
+                    value: Value::Text(expression),
+                    at,
+                },
             ] if key == "re" => {
                 TextMatch::regex(expression).map_err(|error| at.error(regex_message(expression, &error)))
             }
@@ -117,7 +134,11 @@ fn text_match(term: &Term) -> Result<TextMatch, AclError> {
 /// The crate's message of a syntax error is a drawing over several lines; its last line says what is wrong.
 fn regex_message(expression: &str, error: &regex::Error) -> String {
     let text = error.to_string();
-    let cause = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+    let cause = text
+        .lines()
+        .last()
+        .unwrap_or_default()
+        .trim_start_matches("error: ");
     format!("expected a regular expression, found {expression:?}: {cause}")
 }
 
@@ -140,7 +161,13 @@ fn action(term: &Term) -> Result<ActionFilter, AclError> {
     match &term.value {
         Value::Atom(_) => action_name(term),
         Value::Tuple(parts) => match parts.as_slice() {
-            [name, Term { value: Value::List(options), .. }] => {
+            [
+                name,
+                Term {
+                    value: Value::List(options),
+                    ..
+                },
+            ] => {
                 let mut filter = action_name(name)?;
                 for option in options {
                     action_option(&mut filter, option)?;
@@ -170,13 +197,20 @@ fn action_name(term: &Term) -> Result<ActionFilter, AclError> {
     })
 }
 
-const ACTION: &str = "`publish`, `subscribe`, `all`, or one of them with options such as {publish, [{qos, 1}]}";
+const ACTION: &str =
+    "`publish`, `subscribe`, `all`, or one of them with options such as {publish, [{qos, 1}]}";
 
 fn action_option(filter: &mut ActionFilter, term: &Term) -> Result<(), AclError> {
     const OPTION: &str = "{qos, 0..2}, {qos, [0..2, ..]} or {retain, true|false|all}";
     let (key, value) = match &term.value {
         Value::Tuple(parts) => match parts.as_slice() {
-            [Term { value: Value::Atom(key), .. }, value] => (key.as_str(), value),
+            [
+                Term {
+                    value: Value::Atom(key),
+                    ..
+                },
+                value,
+            ] => (key.as_str(), value),
             _ => return Err(term.expected(OPTION)),
         },
         _ => return Err(term.expected(OPTION)),
@@ -184,14 +218,16 @@ fn action_option(filter: &mut ActionFilter, term: &Term) -> Result<(), AclError>
     match key {
         "qos" => {
             filter.qos_mask = match &value.value {
-                Value::List(_) => {
-                    elements(value, "a list of 0, 1 and 2", qos_bit)?.into_iter().fold(0, |mask, bit| mask | bit)
-                }
+                Value::List(_) => elements(value, "a list of 0, 1 and 2", qos_bit)?
+                    .into_iter()
+                    .fold(0, |mask, bit| mask | bit),
                 _ => qos_bit(value)?,
             };
         }
         "retain" if !filter.publish => {
-            return Err(term.at.error("expected {qos, ..}: `retain` says nothing about a subscription"));
+            return Err(term
+                .at
+                .error("expected {qos, ..}: `retain` says nothing about a subscription"));
         }
         "retain" => {
             filter.retain = match &value.value {
@@ -227,8 +263,14 @@ fn topic_filter(term: &Term) -> Result<TopicFilter, AclError> {
         }
         Value::Tuple(parts) => match parts.as_slice() {
             [
-                Term { value: Value::Atom(key), .. },
-                Term { value: Value::Text(text), .. },
+                Term {
+                    value: Value::Atom(key),
+                    ..
+                },
+                Term {
+                    value: Value::Text(text),
+                    ..
+                },
             ] if key == "eq" => Ok(TopicFilter::literal(text)),
             _ => Err(term.expected("{eq, \"TOPIC\"}")),
         },
@@ -243,9 +285,9 @@ fn elements<T>(
     convert: impl Fn(&Term) -> Result<T, AclError>,
 ) -> Result<Vec<T>, AclError> {
     match &term.value {
-        Value::List(list) if list.is_empty() => {
-            Err(term.at.error(format!("expected {what} with at least one element, found []")))
-        }
+        Value::List(list) if list.is_empty() => Err(term
+            .at
+            .error(format!("expected {what} with at least one element, found []"))),
         Value::List(list) => list.iter().map(convert).collect(),
         _ => Err(term.expected(what)),
     }

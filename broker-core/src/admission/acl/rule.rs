@@ -125,10 +125,11 @@ impl AclRule {
         // to allow, it would give away what the rule does not name.
         let plus_covers_hash = self.permission == Permission::Deny;
         self.action.covers(action)
-            && self
-                .topics
-                .as_ref()
-                .is_none_or(|topics| topics.iter().any(|filter| filter.covers(client, topic, plus_covers_hash)))
+            && self.topics.as_ref().is_none_or(|topics| {
+                topics
+                    .iter()
+                    .any(|filter| filter.covers(client, topic, plus_covers_hash))
+            })
             && self.who.is(client, profile)
     }
 }
@@ -137,7 +138,10 @@ impl Who {
     fn is(&self, client: &ClientInfo, profile: SecurityProfile) -> bool {
         match self {
             Who::All => true,
-            Who::Username(name) => client.username.as_deref().is_some_and(|username| name.fits(username)),
+            Who::Username(name) => client
+                .username
+                .as_deref()
+                .is_some_and(|username| name.fits(username)),
             Who::ClientId(id) => id.fits(client.client_id.as_str()),
             Who::Address(networks) => client
                 .peer
@@ -265,7 +269,9 @@ impl TopicFilter {
                 _ => Level::Text(Template::parse(level)?),
             })
         });
-        Ok(TopicFilter(Kind::Levels(levels.collect::<Result<_, UnknownPlaceholder>>()?)))
+        Ok(TopicFilter(Kind::Levels(
+            levels.collect::<Result<_, UnknownPlaceholder>>()?,
+        )))
     }
 
     /// Exactly this text: wildcards and placeholders mean nothing.

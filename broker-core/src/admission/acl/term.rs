@@ -154,7 +154,11 @@ impl<'a> Reader<'a> {
         let mut text = String::new();
         loop {
             match self.rest.chars().next() {
-                None => return Err(start.error(format!("expected a closing `{quote}`, found the end of the file"))),
+                None => {
+                    return Err(
+                        start.error(format!("expected a closing `{quote}`, found the end of the file"))
+                    );
+                }
                 Some('\\') => text.push(self.escape()?),
                 Some(c) => {
                     self.advance();
@@ -206,7 +210,12 @@ impl<'a> Reader<'a> {
 
     /// Up to `digits_max` digits that name a character.
     fn code(&mut self, at: Position, radix: u32, digits_max: usize) -> Result<char, AclError> {
-        let digits: Vec<u32> = self.rest.chars().map_while(|c| c.to_digit(radix)).take(digits_max).collect();
+        let digits: Vec<u32> = self
+            .rest
+            .chars()
+            .map_while(|c| c.to_digit(radix))
+            .take(digits_max)
+            .collect();
         digits.iter().for_each(|_| self.advance());
         if digits.is_empty() {
             return Err(self.expected("digits"));
@@ -218,12 +227,17 @@ impl<'a> Reader<'a> {
     fn integer(&mut self) -> Result<u32, AclError> {
         let at = self.at;
         let digits = self.word();
-        digits.parse().map_err(|_| at.error(format!("expected a number, found `{digits}`")))
+        digits
+            .parse()
+            .map_err(|_| at.error(format!("expected a number, found `{digits}`")))
     }
 
     fn word(&mut self) -> String {
-        let word: String =
-            self.rest.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '@')).collect();
+        let word: String = self
+            .rest
+            .chars()
+            .take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '@'))
+            .collect();
         word.chars().for_each(|_| self.advance());
         word
     }
@@ -263,7 +277,8 @@ impl<'a> Reader<'a> {
     fn expected(&self, what: &str) -> AclError {
         let found = match self.rest.chars().next() {
             Some('\n') => "the end of the line".to_owned(),
-            Some(c) => format!("`{}`", c.escape_debug()),
+            Some(c) if c.is_control() => format!("U+{:04X}", u32::from(c)),
+            Some(c) => format!("`{c}`"),
             None => "the end of the file".to_owned(),
         };
         self.at.error(format!("expected {what}, found {found}"))
