@@ -22,8 +22,20 @@ pub struct Config {
     pub delayed_max: usize,
     /// `authorization.deny_action`.
     pub deny_action: DenyAction,
-    /// `allow_anonymous`: what happens to a client that no authenticator knew.
+    /// `allow_anonymous`: what happens to a client that no authenticator knows; the gateway builds the chain of
+    /// authenticators with it.
     pub allow_anonymous: bool,
+    /// Clients are sent elsewhere instead of being admitted (MQTT 5 §4.13).
+    pub redirect: Option<Redirect>,
+}
+
+/// Where clients are sent (MQTT 5 §4.13).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// True: Server moved (0x9D), for ever; false: Use another server (0x9C), for now.
+    pub moved: bool,
+    /// Server reference: hosts as §4.13.2 recommends to write them, such as `a.example:1883 b.example`.
+    pub server_reference: String,
 }
 
 /// `mqtt.*`.
@@ -49,7 +61,8 @@ pub struct MqttConfig {
     pub max_mqueue_len: usize,
     /// Bytes that wait in one session; 0: no limit. The same policy.
     pub max_mqueue_bytes: usize,
-    /// QoS 2 messages received and not yet released, per session; 0: no limit.
+    /// QoS 2 messages received and not yet released, per session; 0: no limit but `receive_maximum`. MQTT 5 clients
+    /// are told the lower of the two as Receive Maximum; a client that goes beyond is disconnected (0x93).
     pub max_awaiting_rel: usize,
     /// Time after which an unacknowledged delivery is repeated to a 3.x client; `None`: only on reconnect, which
     /// is what MQTT 5 demands [MQTT-4.4.0-1].
@@ -104,6 +117,16 @@ pub enum DenyAction {
     Disconnect,
 }
 
+impl MqttConfig {
+    /// The Receive Maximum told to MQTT 5 clients and enforced on all.
+    pub fn effective_receive_maximum(&self) -> u16 {
+        match u16::try_from(self.max_awaiting_rel) {
+            Ok(0) | Err(_) => self.receive_maximum,
+            Ok(limit) => self.receive_maximum.min(limit),
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -115,6 +138,7 @@ impl Default for Config {
             delayed_max: 0,
             deny_action: DenyAction::Ignore,
             allow_anonymous: true,
+            redirect: None,
         }
     }
 }
@@ -132,7 +156,7 @@ impl Default for MqttConfig {
             max_inflight: 32,
             max_mqueue_len: 1000,
             max_mqueue_bytes: 64 << 20,
-            max_awaiting_rel: 100,
+            max_awaiting_rel: 1000,
             retry_interval: None,
             session_expiry_interval: Duration::from_secs(2 * 3600),
             server_keepalive: None,

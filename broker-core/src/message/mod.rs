@@ -103,6 +103,12 @@ impl Message {
         std::str::from_utf8(bytes).expect("a message is made from a str topic")
     }
 
+    /// The topic in its publisher's own words: without the mountpoint.
+    pub fn local_topic(&self) -> &str {
+        let topic = self.topic();
+        topic.strip_prefix(&*self.origin().mountpoint).unwrap_or(topic)
+    }
+
     /// The topic's bytes, for those who only copy them.
     pub fn topic_bytes(&self) -> &[u8] {
         &self.0.slice[..self.0.header.header.topic_len as usize]

@@ -1,22 +1,61 @@
 //! One shard of the broker: a pure state machine that owns the sessions of the clients of one worker.
+//!
+//! Values go in by the `handle_*` methods; what is to be done comes out of [`Shard::poll_output`] until it is empty,
+//! and, once per turn of the worker's loop, out of [`Shard::take_batches`]. One procedure stands in one file.
+//!
+//! A client id belongs to one shard ([`shard_of`]): the worker that reads a CONNECT for another shard hands the
+//! connection over to that shard's worker before it calls [`Shard::handle`]. So a session never moves within a
+//! node, and a takeover is always a matter of one shard.
 
-use crate::{Event, LinkId, Request, ShardId, Timestamp};
+mod acknowledge;
+mod authenticate;
+mod batch;
+mod connect;
+mod delayed;
+mod deliver;
+mod disconnect;
+mod exclusive;
+mod peers;
+mod points;
+mod publish;
+mod retain;
+mod route;
+mod shared;
+mod subscribe;
+mod timeout;
 
-/// Messages from one shard to another, in order.
-#[derive(Debug, Default)]
-pub struct Batch(pub(crate) Vec<()>);
+use std::{collections::VecDeque, hash::BuildHasher, sync::Arc};
+
+use hashbrown::HashMap;
+use slab::Slab;
+
+use crate::{
+    ClientId, Config, Event, LinkId, Message, ReasonCode, Request, ShardId, Timestamp,
+    admission::{Admission, Banned},
+    filter_index::FilterIndex,
+    hooks::{HookEffects, Hooks},
+    metrics::{Metrics, Stats},
+    random::Random,
+    retained::RetainedStore,
+    session::{Session, SessionKey},
+    timer::TimerQueue,
+};
+
+pub use authenticate::{Question, Reply};
+pub use batch::Batch;
+use batch::{Outbound, RouteChange, ShardMessage};
+use connect::Connecting;
+use delayed::Delayed;
+use publish::Receiver;
+use route::Route;
+pub use route::SHARDS_MAX;
+use subscribe::Operation;
+
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
 /// Names a question to the control plane, so that the answer finds back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
-
-/// What a shard asks the control plane.
-#[derive(Debug)]
-pub enum Question {}
-
-/// The answer of the control plane.
-#[derive(Debug)]
-pub enum Reply {}
 
 /// What a shard wants done.
 #[derive(Debug)]
@@ -24,51 +63,289 @@ pub enum Output {
     /// Hand the event to the peer of this link.
     Deliver(LinkId, Event),
     /// Answer the question by [`Shard::handle_reply`] with the same ticket.
-    Ask(Ticket, Question),
+    Ask(Ticket, Box<Question>),
+}
+
+/// What all shards of a node have in common. Replaced as a whole when the configuration is reloaded.
+#[derive(Debug, Default)]
+pub struct Common {
+    /// Limits and switches.
+    pub config: Config,
+    /// Who may connect, and what for.
+    pub admission: Admission,
+    /// Extensions.
+    pub hooks: Hooks,
+}
+
+/// What makes up a shard.
+#[derive(Clone, Debug)]
+pub struct ShardSettings {
+    /// Its number.
+    pub id: ShardId,
+    /// How many there are on this node, at most [`SHARDS_MAX`].
+    pub shards: u16,
+    /// Shared with the others.
+    pub common: Arc<Common>,
+    /// Source of everything random: assigned client ids, random members of shared groups.
+    pub seed: u64,
 }
 
 /// One shard.
 #[derive(Debug)]
-pub struct Shard {}
+pub struct Shard {
+    id: ShardId,
+    shards: u16,
+    common: Arc<Common>,
+    metrics: Arc<Metrics>,
+    stats: Arc<Stats>,
+    random: Random,
+    /// The latest time that any input brought.
+    now: Timestamp,
+    links: FastMap<LinkId, Link>,
+    sessions: Slab<Box<Session>>,
+    by_client: HashMap<ClientId, SessionKey, foldhash::quality::RandomState>,
+    index: FilterIndex<Route>,
+    retained: RetainedStore,
+    banned: Banned,
+    delayed: Delayed,
+    /// Who holds the exclusive subscription on a topic that this shard keeps account of.
+    exclusive: HashMap<Box<str>, ClientId, foldhash::quality::RandomState>,
+    operations: FastMap<u64, Operation>,
+    /// Whose retained messages are on their way.
+    replays: FastMap<u64, SessionKey>,
+    /// Sessions that have more to send than one slice.
+    ready: VecDeque<SessionKey>,
+    timers: TimerQueue<Timer>,
+    effects: HookEffects,
+    /// Links that wait for the control plane.
+    tickets: FastMap<Ticket, LinkId>,
+    secret: u64,
+    outputs: VecDeque<Output>,
+    outbound: Outbound,
+    /// Counts questions, operations and replays.
+    numbers: u64,
+    published: u64,
+    receivers: Vec<Receiver>,
+}
+
+/// A link as its shard sees it.
+#[derive(Debug)]
+enum Link {
+    Connecting(Box<Connecting>),
+    Online(SessionKey),
+}
+
+/// What a timer stands for; its real deadline is looked up when it fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Session(SessionKey),
+    Delayed,
+    Retained,
+    Hooks,
+}
+
+/// The shard that a client id belongs to, of `shards` on this node. The same in every process.
+pub fn shard_of(client_id: &str, shards: u16) -> ShardId {
+    partition(client_id, shards)
+}
+
+/// Spreads texts evenly over the shards. Not keyed, so that every shard agrees; a client that chooses names to
+/// overload one shard gains no more than by sending all its load to that shard's other names.
+fn partition(text: &str, shards: u16) -> ShardId {
+    let hash = foldhash::quality::FixedState::with_seed(0x7469_6465).hash_one(text);
+    ShardId(u16::try_from(hash % u64::from(shards)).expect("less than a u16"))
+}
 
 impl Shard {
+    /// A shard without sessions.
+    ///
+    /// # Panics
+    /// If there are no shards, more than [`SHARDS_MAX`], or `id` is not one of them.
+    pub fn new(settings: ShardSettings) -> Shard {
+        let ShardSettings {
+            id,
+            shards,
+            common,
+            seed,
+        } = settings;
+        assert!(
+            (1..=SHARDS_MAX).contains(&shards) && id.0 < shards,
+            "shard {id:?} of {shards}"
+        );
+        let mut shard = Shard {
+            id,
+            shards,
+            common,
+            metrics: Arc::default(),
+            stats: Arc::default(),
+            random: Random::new(seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            now: Timestamp::default(),
+            links: FastMap::default(),
+            sessions: Slab::new(),
+            by_client: HashMap::default(),
+            index: FilterIndex::new(),
+            retained: RetainedStore::new(),
+            banned: Banned::new(),
+            delayed: Delayed::default(),
+            exclusive: HashMap::default(),
+            operations: FastMap::default(),
+            replays: FastMap::default(),
+            ready: VecDeque::new(),
+            timers: TimerQueue::new(),
+            effects: HookEffects::default(),
+            tickets: FastMap::default(),
+            secret: seed,
+            outputs: VecDeque::new(),
+            outbound: Outbound::new(id, shards),
+            numbers: 0,
+            published: 0,
+            receivers: Vec::new(),
+        };
+        if id == ShardId(0) {
+            shard.timers.arm(Timestamp::default(), Timer::Hooks);
+        }
+        shard
+    }
+
+    /// Its number.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// The shard that a connection with this client id belongs to. An empty id is this shard's: it will be
+    /// assigned one that is.
+    pub fn place(&self, client_id: &str) -> ShardId {
+        if client_id.is_empty() {
+            self.id
+        } else {
+            shard_of(client_id, self.shards)
+        }
+    }
+
+    /// Its counters.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Its gauges.
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+
+    /// Replaces limits, admission and hooks; sessions keep what they were admitted with.
+    pub fn reconfigure(&mut self, common: Arc<Common>) {
+        self.common = common;
+    }
+
     /// A request of a peer on this worker.
     pub fn handle(&mut self, now: Timestamp, link: LinkId, request: Request) {
-        let _ = (now, link, request);
+        self.now = now;
+        match (request, self.links.get(&link)) {
+            (Request::Connect(connect), None) => self.connect(now, link, *connect),
+            (Request::Auth(auth), Some(_)) => self.auth(now, link, *auth),
+            (Request::Disconnect(disconnect), Some(_)) => self.disconnect(now, link, &disconnect),
+            (request, Some(&Link::Online(key))) => self.handle_online(now, link, key, request),
+            // The broker has closed the link, or the peer asks before it is admitted: nobody waits for an answer.
+            _ => {}
+        }
+        self.apply_effects(now);
+    }
+
+    fn handle_online(&mut self, now: Timestamp, link: LinkId, key: SessionKey, request: Request) {
+        match request {
+            Request::Publish(publish) => self.publish(now, link, key, publish),
+            Request::PubAck(packet_id, _) => self.puback(now, key, packet_id),
+            Request::PubRec(packet_id, reason) => self.pubrec(now, link, key, packet_id, reason),
+            Request::PubRel(packet_id, _) => self.pubrel(link, key, packet_id),
+            Request::PubComp(packet_id, _) => self.pubcomp(now, key, packet_id),
+            Request::Undeliverable(packet_id) => self.undeliverable(now, key, packet_id),
+            Request::Subscribe(subscribe) => self.subscribe(now, link, key, *subscribe),
+            Request::Unsubscribe(unsubscribe) => self.unsubscribe(now, link, key, *unsubscribe),
+            Request::Connect(_) | Request::Auth(_) | Request::Disconnect(_) => {}
+        }
     }
 
     /// Messages that another shard forwarded.
     pub fn handle_batch(&mut self, now: Timestamp, from: ShardId, batch: Batch) {
-        let _ = (now, from, batch);
+        self.now = now;
+        for message in batch.0 {
+            self.handle_message(now, from, message);
+        }
+        self.apply_effects(now);
     }
 
-    /// The answer to a question.
+    /// The answer to a question. An answer to a question that nobody waits for any more is dropped.
     pub fn handle_reply(&mut self, now: Timestamp, ticket: Ticket, reply: Reply) {
-        let _ = (now, ticket, reply);
+        self.now = now;
+        self.authenticated(now, ticket, reply);
+        self.apply_effects(now);
     }
 
     /// The link's client reads too slowly (`true`: bytes wait above the high-water mark) or has caught up.
     pub fn handle_congestion(&mut self, now: Timestamp, link: LinkId, congested: bool) {
-        let _ = (now, link, congested);
+        self.now = now;
+        if let Some(&Link::Online(key)) = self.links.get(&link) {
+            self.set_congested(key, congested);
+        }
     }
 
-    /// The time of [`Shard::poll_timeout`] has come.
-    pub fn handle_timeout(&mut self, now: Timestamp) {
-        let _ = now;
+    /// A message from inside the process: `$SYS`, the admin API, an embedding application. The topic is
+    /// absolute; authorization does not apply. True if somebody may get it.
+    ///
+    /// # Errors
+    /// Topic name invalid or quota exceeded, for a `$delayed/` topic.
+    pub fn publish_internal(&mut self, now: Timestamp, message: Message) -> Result<bool, ReasonCode> {
+        self.now = now;
+        let outcome = self.dispatch(now, message, None);
+        self.apply_effects(now);
+        outcome
     }
 
     /// The next thing to do; `None`: everything is done until the next input.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        loop {
+            if let Some(output) = self.outputs.pop_front() {
+                return Some(output);
+            }
+            let key = self.ready.pop_front()?;
+            self.pump(self.now, key);
+        }
+    }
+
+    /// True if [`Shard::take_batches`] has something.
+    pub fn has_batches(&self) -> bool {
+        !self.outbound.is_empty()
     }
 
     /// Ends a turn of the worker's loop: the batches that leave now, at most one per destination.
     pub fn take_batches(&mut self) -> Vec<(ShardId, Batch)> {
-        Vec::new()
+        self.outbound.take()
     }
 
     /// When [`Shard::handle_timeout`] must be called, if at all.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        None
+        self.timers.next()
+    }
+
+    fn emit(&mut self, link: LinkId, event: Event) {
+        self.outputs.push_back(Output::Deliver(link, event));
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    fn session(&self, key: SessionKey) -> &Session {
+        &self.sessions[key.0 as usize]
+    }
+
+    fn session_mut(&mut self, key: SessionKey) -> &mut Session {
+        &mut self.sessions[key.0 as usize]
+    }
+
+    /// The session may have ended, and its place may have a new tenant: for hints that outlive it.
+    fn find_session(&self, key: SessionKey) -> Option<&Session> {
+        self.sessions.get(key.0 as usize).map(|session| &**session)
     }
 }

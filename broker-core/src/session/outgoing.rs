@@ -1,0 +1,406 @@
+//! Deliveries of one session: what waits, and what is under way until the client has acknowledged it.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::{Message, PacketId, QoS, SubscriptionIds, Timestamp};
+
+/// A message on its way to one session.
+#[derive(Clone, Debug)]
+pub(crate) struct Queued {
+    pub(crate) message: Message,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) subscription_ids: SubscriptionIds,
+    /// Set if a shared group chose this session: another member gets it when this one leaves.
+    pub(crate) shared: Option<Arc<SharedTarget>>,
+}
+
+/// A shared group on one filter.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SharedTarget {
+    pub(crate) filter: Box<str>,
+    pub(crate) group: Arc<str>,
+}
+
+impl Queued {
+    fn weight(&self) -> usize {
+        self.message.weight() + size_of::<Queued>()
+    }
+}
+
+#[derive(Debug)]
+struct Inflight {
+    packet_id: PacketId,
+    state: InflightState,
+    sent_at: Timestamp,
+    /// Sent on the present connection; false after a reconnect until it is sent again.
+    under_way: bool,
+}
+
+/// The states of §4.3.2 and §4.3.3, seen by the sender.
+#[derive(Debug)]
+enum InflightState {
+    /// PUBLISH sent: waits for PUBACK or PUBREC.
+    Published(Queued),
+    /// PUBREL sent: waits for PUBCOMP. The message is gone.
+    Released,
+}
+
+/// What an acknowledgement did.
+#[derive(Debug)]
+pub(crate) enum Acked {
+    /// The delivery is complete.
+    Complete(Message),
+    /// PUBREL goes out.
+    Release(Message),
+    /// PUBREC came again: PUBREL goes out again.
+    ReleaseAgain,
+    /// PUBCOMP came: the exchange is over.
+    Finished,
+    /// No such packet identifier, or not in that state.
+    Unknown,
+}
+
+/// What to put on the wire.
+#[derive(Debug)]
+pub(crate) enum Sending {
+    /// `packet_id` is present for QoS 1 and 2.
+    Publish {
+        item: Queued,
+        packet_id: Option<PacketId>,
+        dup: bool,
+    },
+    Release(PacketId),
+}
+
+/// Outgoing half of a session.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    next: PacketId,
+    /// Deliveries of QoS 1 and 2 that may be under way at once.
+    window: u16,
+    under_way: u16,
+    inflight: VecDeque<Inflight>,
+    /// An identifier was used again while older ones were still under way, so that `inflight` is no longer in
+    /// ring order.
+    lapped: bool,
+    queue: VecDeque<Queued>,
+    queue_bytes: usize,
+    /// How many of `queue` are QoS 0.
+    queue_qos0: usize,
+}
+
+impl Outgoing {
+    pub(crate) fn new(window: u16) -> Outgoing {
+        Outgoing {
+            next: PacketId::FIRST,
+            window,
+            under_way: 0,
+            inflight: VecDeque::new(),
+            lapped: false,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            queue_qos0: 0,
+        }
+    }
+
+    /// A new connection: everything unacknowledged will be sent again, within the new window.
+    pub(crate) fn reconnect(&mut self, window: u16) {
+        self.window = window;
+        self.under_way = 0;
+        for entry in &mut self.inflight {
+            entry.under_way = false;
+        }
+    }
+
+    pub(crate) fn inflight_len(&self) -> usize {
+        self.inflight.len()
+    }
+
+    /// A message of this QoS may go out at once without overtaking one of its kind. QoS 0 does not wait for a
+    /// client that is slow to acknowledge.
+    pub(crate) fn has_room(&self, qos: QoS) -> bool {
+        match qos {
+            QoS::AtMostOnce => self.queue_qos0 == 0,
+            _ => self.queue.len() == self.queue_qos0 && self.under_way < self.window && !self.must_resend(),
+        }
+    }
+
+    /// Appends to what waits, then cuts to the limits (0: none): first the oldest QoS 0, then the oldest of
+    /// all. Returns what was cut.
+    pub(crate) fn enqueue(&mut self, item: Queued, len_max: usize, bytes_max: usize) -> Vec<Queued> {
+        self.queue_bytes += item.weight();
+        self.queue_qos0 += usize::from(item.qos == QoS::AtMostOnce);
+        self.queue.push_back(item);
+        let mut cut = Vec::new();
+        while (len_max > 0 && self.queue.len() > len_max) || (bytes_max > 0 && self.queue_bytes > bytes_max) {
+            let Some(item) = self.unqueue(self.first_qos0().unwrap_or(0)) else {
+                break;
+            };
+            cut.push(item);
+        }
+        cut
+    }
+
+    /// Records `item` (QoS 1 or 2) as sent now and gives it a packet identifier. The window must be open.
+    pub(crate) fn send(&mut self, now: Timestamp, item: Queued) -> PacketId {
+        let packet_id = self.free_id();
+        self.inflight.push_back(Inflight {
+            packet_id,
+            state: InflightState::Published(item),
+            sent_at: now,
+            under_way: true,
+        });
+        self.under_way += 1;
+        packet_id
+    }
+
+    /// The next thing that may go out: repetitions in their old order first, then what waits. Expired
+    /// messages go to `expired` instead.
+    pub(crate) fn next_sending(&mut self, now: Timestamp, expired: &mut Vec<Queued>) -> Option<Sending> {
+        if let Some(sending) = self.next_repetition(now) {
+            return sending;
+        }
+        loop {
+            let is_open = self.under_way < self.window;
+            // With the window closed, QoS 0 goes on.
+            let at = if is_open || self.queue.front()?.qos == QoS::AtMostOnce {
+                0
+            } else {
+                self.first_qos0()?
+            };
+            let item = self.unqueue(at)?;
+            if item.message.is_expired(now) {
+                expired.push(item);
+                continue;
+            }
+            if item.qos == QoS::AtMostOnce {
+                return Some(Sending::Publish {
+                    item,
+                    packet_id: None,
+                    dup: false,
+                });
+            }
+            let packet_id = Some(self.send(now, item.clone()));
+            return Some(Sending::Publish {
+                item,
+                packet_id,
+                dup: false,
+            });
+        }
+    }
+
+    fn first_qos0(&self) -> Option<usize> {
+        if self.queue_qos0 == 0 {
+            return None;
+        }
+        self.queue.iter().position(|item| item.qos == QoS::AtMostOnce)
+    }
+
+    fn unqueue(&mut self, at: usize) -> Option<Queued> {
+        let item = self.queue.remove(at)?;
+        self.queue_bytes -= item.weight();
+        self.queue_qos0 -= usize::from(item.qos == QoS::AtMostOnce);
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+        Some(item)
+    }
+
+    /// `Some(None)`: repetitions wait, but the window is closed.
+    fn next_repetition(&mut self, now: Timestamp) -> Option<Option<Sending>> {
+        if !self.must_resend() {
+            return None;
+        }
+        let entry = self.inflight.iter_mut().find(|entry| !entry.under_way)?;
+        // PUBREL does not count against the client's Receive Maximum (§4.9), but it keeps its place in our window.
+        if self.under_way >= self.window && matches!(entry.state, InflightState::Published(_)) {
+            return Some(None);
+        }
+        entry.under_way = true;
+        entry.sent_at = now;
+        self.under_way += 1;
+        Some(Some(entry.sending()))
+    }
+
+    fn must_resend(&self) -> bool {
+        usize::from(self.under_way) < self.inflight.len()
+    }
+
+    /// Deliveries that the client has not acknowledged since `before`, to be repeated (3.x only).
+    pub(crate) fn retry(&mut self, now: Timestamp, before: Timestamp) -> Vec<Sending> {
+        let due = self
+            .inflight
+            .iter_mut()
+            .filter(|entry| entry.under_way && entry.sent_at <= before);
+        due.map(|entry| {
+            entry.sent_at = now;
+            entry.sending()
+        })
+        .collect()
+    }
+
+    /// When the oldest unacknowledged delivery was sent; `NEVER` if there is none.
+    pub(crate) fn oldest_sent(&self) -> Timestamp {
+        let sent = self
+            .inflight
+            .iter()
+            .filter(|entry| entry.under_way)
+            .map(|entry| entry.sent_at);
+        sent.min().unwrap_or(Timestamp::NEVER)
+    }
+
+    /// PUBACK.
+    pub(crate) fn puback(&mut self, packet_id: PacketId) -> Acked {
+        match self.position(packet_id) {
+            Some(at) if self.inflight[at].published_qos() == Some(QoS::AtLeastOnce) => self.finish(at),
+            _ => Acked::Unknown,
+        }
+    }
+
+    /// PUBREC; with an error as its reason the delivery is over.
+    pub(crate) fn pubrec(&mut self, packet_id: PacketId, is_error: bool) -> Acked {
+        let Some(at) = self.position(packet_id) else {
+            return Acked::Unknown;
+        };
+        match self.inflight[at].published_qos() {
+            None => Acked::ReleaseAgain,
+            Some(QoS::ExactlyOnce) if is_error => self.finish(at),
+            Some(QoS::ExactlyOnce) => {
+                let entry = &mut self.inflight[at];
+                match std::mem::replace(&mut entry.state, InflightState::Released) {
+                    InflightState::Published(item) => Acked::Release(item.message),
+                    InflightState::Released => Acked::ReleaseAgain,
+                }
+            }
+            Some(_) => Acked::Unknown,
+        }
+    }
+
+    /// PUBCOMP.
+    pub(crate) fn pubcomp(&mut self, packet_id: PacketId) -> Acked {
+        match self.position(packet_id) {
+            Some(at) if self.inflight[at].published_qos().is_none() => self.finish(at),
+            _ => Acked::Unknown,
+        }
+    }
+
+    /// Forgets a delivery of any state: the peer could not send it.
+    pub(crate) fn cancel(&mut self, packet_id: PacketId) -> Acked {
+        self.position(packet_id)
+            .map_or(Acked::Unknown, |at| self.finish(at))
+    }
+
+    /// Takes out what a shared group gave to this session and another member may have instead: everything that
+    /// waits, and QoS 1 under way. QoS 2 under way stays [MQTT-4.8.2-4]. `group`: only this one.
+    pub(crate) fn take_shared(&mut self, group: Option<&SharedTarget>) -> Vec<Queued> {
+        let wanted = |item: &Queued| match (&item.shared, group) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(target), Some(group)) => **target == *group,
+        };
+        let mut taken = Vec::new();
+        if self.inflight.iter().any(|entry| entry.is_shared()) {
+            let (gone, kept) = std::mem::take(&mut self.inflight).into_iter().partition(|entry: &Inflight| {
+                matches!(&entry.state, InflightState::Published(item) if item.qos == QoS::AtLeastOnce && wanted(item))
+            });
+            self.inflight = kept;
+            for entry in Vec::from(gone) {
+                self.under_way -= u16::from(entry.under_way);
+                if let InflightState::Published(item) = entry.state {
+                    taken.push(item);
+                }
+            }
+        }
+        if self.queue.iter().any(|item| item.shared.is_some()) {
+            let (gone, kept) = std::mem::take(&mut self.queue)
+                .into_iter()
+                .partition(|item| wanted(item));
+            self.queue = kept;
+            let gone: VecDeque<Queued> = gone;
+            self.queue_bytes -= gone.iter().map(Queued::weight).sum::<usize>();
+            self.queue_qos0 = self
+                .queue
+                .iter()
+                .filter(|item| item.qos == QoS::AtMostOnce)
+                .count();
+            taken.extend(gone);
+        }
+        taken
+    }
+
+    fn finish(&mut self, at: usize) -> Acked {
+        let entry = self.inflight.remove(at).expect("position() found it");
+        self.under_way -= u16::from(entry.under_way);
+        if self.inflight.is_empty() && self.inflight.capacity() > 64 {
+            self.inflight = VecDeque::new();
+        }
+        match entry.state {
+            InflightState::Published(item) => Acked::Complete(item.message),
+            InflightState::Released => Acked::Finished,
+        }
+    }
+
+    /// Where `packet_id` stands. Identifiers are given in ring order, so their distances from the oldest one are
+    /// sorted, until the ring is lapped.
+    fn position(&self, packet_id: PacketId) -> Option<usize> {
+        let first = self.inflight.front()?.packet_id;
+        if self.lapped {
+            return self
+                .inflight
+                .iter()
+                .position(|entry| entry.packet_id == packet_id);
+        }
+        let wanted = distance(first, packet_id);
+        self.inflight
+            .binary_search_by_key(&wanted, |entry| distance(first, entry.packet_id))
+            .ok()
+    }
+
+    /// Counts up from 1 and leaves out identifiers in use [MQTT-2.2.1-3].
+    fn free_id(&mut self) -> PacketId {
+        let mut id = self.next;
+        // Fewer than 65 535 can be under way, because the window is a u16: a free one is found.
+        while self.inflight.len() < usize::from(u16::MAX) && self.position(id).is_some() {
+            id = id.next();
+        }
+        self.next = id.next();
+        self.lapped = match (self.inflight.front(), self.inflight.back()) {
+            (Some(first), Some(last)) => {
+                self.lapped || distance(first.packet_id, id) < distance(first.packet_id, last.packet_id)
+            }
+            _ => false,
+        };
+        id
+    }
+}
+
+/// Steps from `first` to `id` around the ring.
+fn distance(first: PacketId, id: PacketId) -> u16 {
+    id.get().wrapping_sub(first.get())
+}
+
+impl Inflight {
+    fn published_qos(&self) -> Option<QoS> {
+        match &self.state {
+            InflightState::Published(item) => Some(item.qos),
+            InflightState::Released => None,
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(&self.state, InflightState::Published(item) if item.shared.is_some())
+    }
+
+    /// As a repetition.
+    fn sending(&self) -> Sending {
+        match &self.state {
+            InflightState::Published(item) => Sending::Publish {
+                item: item.clone(),
+                packet_id: Some(self.packet_id),
+                dup: true,
+            },
+            InflightState::Released => Sending::Release(self.packet_id),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Retained messages on their way to one new subscription, fetched and sent in slices.
+
+use std::collections::VecDeque;
+
+use crate::{Message, SubscribeOptions, SubscriptionIds};
+
+/// The retained messages that one subscription still gets.
+///
+/// It is pulled: the next slice is asked for once the session has nothing else waiting, so a hundred thousand
+/// retained messages neither fill its queue nor push live messages out of it. A live message makes the retained
+/// one of its topic obsolete: it is struck out, so that a subscriber never sees an old state after a new one.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    /// Names this replay in the questions to the stores.
+    pub(crate) number: u64,
+    /// The filter, with the client's mountpoint.
+    pub(crate) filter: Box<str>,
+    pub(crate) options: SubscribeOptions,
+    pub(crate) subscription_ids: SubscriptionIds,
+    /// Shards whose part of the store is not read to its end, with the topic to go on after; last one first.
+    pub(crate) sources: Vec<(crate::ShardId, Option<String>)>,
+    /// A slice is asked for and has not come.
+    pub(crate) asked: bool,
+    /// Fetched and not yet sent.
+    pub(crate) page: VecDeque<Message>,
+    /// Topics seen live since the last question.
+    pub(crate) overtaken: Vec<Box<str>>,
+    /// Too many topics were seen live: the slice on its way is asked for again.
+    pub(crate) stale: bool,
+}
+
+impl Replay {
+    /// Messages of one slice.
+    pub(crate) const PAGE: usize = 64;
+    /// Topics seen live while a slice is on its way; beyond, the slice is fetched again.
+    const OVERTAKEN_MAX: usize = 256;
+
+    /// A live message of `topic` has gone to the session.
+    pub(crate) fn overtake(&mut self, topic: &str) {
+        self.page.retain(|message| message.topic() != topic);
+        if self.asked && !self.stale {
+            if self.overtaken.len() < Replay::OVERTAKEN_MAX {
+                self.overtaken.push(topic.into());
+            } else {
+                self.stale = true;
+            }
+        }
+    }
+
+    /// A slice has come. `next`: where to go on; `None` at the end of this source.
+    pub(crate) fn fill(&mut self, messages: Vec<Message>, next: Option<String>) {
+        self.asked = false;
+        let overtaken = std::mem::take(&mut self.overtaken);
+        if std::mem::take(&mut self.stale) {
+            return;
+        }
+        self.page.extend(
+            messages
+                .into_iter()
+                .filter(|message| !overtaken.iter().any(|topic| **topic == *message.topic())),
+        );
+        match next {
+            Some(topic) => {
+                if let Some(source) = self.sources.last_mut() {
+                    source.1 = Some(topic);
+                }
+            }
+            None => {
+                self.sources.pop();
+            }
+        }
+    }
+
+    /// Everything is sent.
+    pub(crate) fn is_done(&self) -> bool {
+        self.sources.is_empty() && self.page.is_empty() && !self.asked
+    }
+}

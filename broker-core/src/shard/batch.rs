@@ -1,0 +1,136 @@
+//! What shards of one node say to each other. Between two shards the order is kept.
+
+use std::sync::Arc;
+
+use crate::{ClientId, Message, ShardId, session::SharedTarget};
+
+/// Messages from one shard to another, in order.
+#[derive(Debug, Default)]
+pub struct Batch(pub(super) Vec<ShardMessage>);
+
+impl Batch {
+    /// Messages in it.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True if there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum ShardMessage {
+    /// For the plain subscribers of the receiving shard.
+    Publish(Message),
+    /// For the member of a shared group that the sender chose.
+    Dispatch {
+        to: ClientId,
+        target: Arc<SharedTarget>,
+        message: Message,
+    },
+    /// The sender's part of the routes changed.
+    Route(RouteChange),
+    /// Everything before it is to be confirmed by `Passed` with the same number.
+    Barrier(u64),
+    Passed(u64),
+    /// To be stored by the shard that keeps this topic; an empty payload removes.
+    Retain(Message),
+    /// Asks for a slice of the retained messages that the receiver keeps.
+    RetainedQuery {
+        replay: u64,
+        filter: Box<str>,
+        after: Option<String>,
+    },
+    RetainedPage {
+        replay: u64,
+        messages: Vec<Message>,
+        next: Option<String>,
+    },
+    /// Asks for the only subscription on a topic that the receiver keeps account of.
+    ExclusiveClaim {
+        operation: u64,
+        at: usize,
+        topic: Box<str>,
+        client_id: ClientId,
+    },
+    ExclusiveAnswer {
+        operation: u64,
+        at: usize,
+        granted: bool,
+    },
+    ExclusiveRelease {
+        topic: Box<str>,
+        client_id: ClientId,
+    },
+}
+
+/// A change of the sender's subscribers that the other shards must know to route to it.
+#[derive(Clone, Debug)]
+pub(super) enum RouteChange {
+    /// The sender has its first plain subscriber of this filter.
+    Add(Box<str>),
+    /// The sender has no plain subscriber of it any more.
+    Remove(Box<str>),
+    /// A session of the sender is a member of a shared group, with or without a connection.
+    Member {
+        target: Arc<SharedTarget>,
+        client_id: ClientId,
+        online: bool,
+    },
+    /// It is no member any more.
+    Leave {
+        target: Arc<SharedTarget>,
+        client_id: ClientId,
+    },
+}
+
+/// What leaves for the other shards at the end of the turn.
+#[derive(Debug)]
+pub(super) struct Outbound {
+    own: ShardId,
+    batches: Vec<Vec<ShardMessage>>,
+}
+
+impl Outbound {
+    pub(super) fn new(own: ShardId, shards: u16) -> Outbound {
+        Outbound {
+            own,
+            batches: (0..shards).map(|_| Vec::new()).collect(),
+        }
+    }
+
+    pub(super) fn push(&mut self, to: ShardId, message: ShardMessage) {
+        debug_assert_ne!(to, self.own, "a shard does not send to itself");
+        self.batches[usize::from(to.0)].push(message);
+    }
+
+    pub(super) fn others(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let own = self.own;
+        (0..u16::try_from(self.batches.len()).expect("shards are counted in u16"))
+            .map(ShardId)
+            .filter(move |shard| *shard != own)
+    }
+
+    pub(super) fn broadcast(&mut self, change: &RouteChange) {
+        for shard in self.others() {
+            self.push(shard, ShardMessage::Route(change.clone()));
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.iter().all(Vec::is_empty)
+    }
+
+    pub(super) fn take(&mut self) -> Vec<(ShardId, Batch)> {
+        let mut taken = Vec::new();
+        for shard in self.others() {
+            let messages = &mut self.batches[usize::from(shard.0)];
+            if !messages.is_empty() {
+                taken.push((shard, Batch(std::mem::take(messages))));
+            }
+        }
+        taken
+    }
+}

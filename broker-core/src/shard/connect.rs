@@ -1,0 +1,360 @@
+//! CONNECT: from a client that asks to be admitted to a session with a connection.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+use crate::{
+    AuthData, ClientId, ClientInfo, Closing, Connect, Connected, Event, LinkId, ReasonCode, Timestamp,
+    admission::{AuthorizationCache, ExchangeState, Grant, Template},
+    session::{Exchange, Outgoing, Presence, Session, SessionKey, Subscriptions},
+    topic,
+};
+
+use super::{Link, Shard, Ticket, shard_of};
+
+/// A client between its CONNECT and its CONNACK.
+#[derive(Debug)]
+pub(super) struct Connecting {
+    pub(super) connect: Connect,
+    pub(super) client_id: ClientId,
+    pub(super) client_id_assigned: bool,
+    pub(super) stage: Stage,
+    /// Last data of enhanced authentication, for the CONNACK.
+    pub(super) last: Option<AuthData>,
+}
+
+/// How far it has come.
+pub(super) enum Stage {
+    /// Nothing is asked yet.
+    Arrived,
+    /// The control plane works on the answer to this question.
+    Asked(Ticket),
+    /// Enhanced authentication waits for the client's next AUTH.
+    Exchange(ExchangeState),
+    /// Authentication is over.
+    Admitted,
+}
+
+impl std::fmt::Debug for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Stage::Arrived => "Arrived",
+            Stage::Asked(_) => "Asked",
+            Stage::Exchange(_) => "Exchange",
+            Stage::Admitted => "Admitted",
+        })
+    }
+}
+
+impl Shard {
+    pub(super) fn connect(&mut self, now: Timestamp, link: LinkId, mut connect: Connect) {
+        self.metrics.client_connect.inc();
+        let hooked = self.connect_point(now, &mut connect);
+        let client_id_assigned = connect.client_id.is_empty();
+        let client_id = if client_id_assigned {
+            self.assign_client_id()
+        } else {
+            ClientId::new(&connect.client_id)
+        };
+        let connecting = Connecting {
+            connect,
+            client_id,
+            client_id_assigned,
+            stage: Stage::Arrived,
+            last: None,
+        };
+        let refusal = hooked
+            .err()
+            .map(Closing::new)
+            .or_else(|| self.refusal(now, &connecting));
+        self.links.insert(link, Link::Connecting(Box::new(connecting)));
+        match refusal {
+            Some(closing) => self.refuse(now, link, closing),
+            None => self.authenticate(now, link),
+        }
+    }
+
+    /// An identifier that belongs to this shard and that nobody can guess from others.
+    fn assign_client_id(&mut self) -> ClientId {
+        loop {
+            let mut hasher = DefaultHasher::new();
+            (self.secret, self.next_number()).hash(&mut hasher);
+            let low = hasher.finish();
+            self.secret.hash(&mut hasher);
+            let id = format!("auto-{:016X}{low:016X}", hasher.finish());
+            if shard_of(&id, self.shards) == self.id && !self.by_client.contains_key(id.as_str()) {
+                return ClientId::new(&id);
+            }
+        }
+    }
+
+    /// What speaks against the client before anybody is asked who it is.
+    fn refusal(&self, now: Timestamp, connecting: &Connecting) -> Option<Closing> {
+        let limits = &self.common.config.mqtt;
+        let connect = &connecting.connect;
+        if connect.client_id.len() > usize::from(limits.max_clientid_len) {
+            return Some(Closing::because(
+                ReasonCode::ClientIdentifierNotValid,
+                format!("client identifier longer than {} bytes", limits.max_clientid_len),
+            ));
+        }
+        if let Some(will) = &connect.will {
+            if will.qos > limits.max_qos_allowed {
+                return Some(Closing::new(ReasonCode::QoSNotSupported));
+            }
+            if will.retain && !limits.retain_available {
+                return Some(Closing::new(ReasonCode::RetainNotSupported));
+            }
+            if topic::levels(&will.topic) > usize::from(limits.max_topic_levels) {
+                return Some(Closing::because(
+                    ReasonCode::TopicNameInvalid,
+                    format!("will topic with more than {} levels", limits.max_topic_levels),
+                ));
+            }
+            if will.payload.len() > limits.max_payload_size as usize {
+                return Some(Closing::because(
+                    ReasonCode::QuotaExceeded,
+                    "will payload too large",
+                ));
+            }
+        }
+        let host = connect.peer.map(|peer| peer.ip());
+        if self
+            .banned
+            .check(now, &connecting.client_id, connect.username.as_deref(), host)
+            .is_some()
+        {
+            return Some(Closing::new(ReasonCode::Banned));
+        }
+        self.common.config.redirect.as_ref().map(|redirect| Closing {
+            reason: if redirect.moved {
+                ReasonCode::ServerMoved
+            } else {
+                ReasonCode::UseAnotherServer
+            },
+            text: None,
+            server_reference: Some(redirect.server_reference.clone()),
+        })
+    }
+
+    /// The client is not admitted.
+    pub(super) fn refuse(&mut self, now: Timestamp, link: LinkId, closing: Closing) {
+        let Some(Link::Connecting(connecting)) = self.links.remove(&link) else {
+            return;
+        };
+        if let Stage::Asked(ticket) = connecting.stage {
+            self.tickets.remove(&ticket);
+        }
+        self.metrics.client_refused.inc();
+        self.connack_point(now, &connecting.connect, closing.reason);
+        self.emit(link, Event::Refused(Box::new(closing)));
+    }
+
+    /// The client is who it says: find or make its session.
+    pub(super) fn admit(&mut self, now: Timestamp, link: LinkId, grant: Grant) {
+        let client = match self.links.get_mut(&link) {
+            Some(Link::Connecting(connecting)) => identify(connecting, &grant),
+            _ => return,
+        };
+        let client = match client {
+            Ok(client) => Arc::new(client),
+            Err(closing) => return self.refuse(now, link, closing),
+        };
+        let Some(Link::Connecting(connecting)) = self.links.remove(&link) else {
+            return;
+        };
+        let Connecting {
+            connect,
+            client_id_assigned,
+            last,
+            ..
+        } = *connecting;
+        if connect.username.is_none() && connect.auth.is_none() {
+            self.metrics.client_auth_anonymous.inc();
+        }
+        let existing = self.by_client.get(&client.client_id).copied();
+        if let Some(key) = existing {
+            self.take_over(now, key, connect.clean_start);
+        }
+        // A clean start, or a session that lived no longer than its connection, leaves nothing to resume.
+        let resumed = self.by_client.get(&client.client_id).copied();
+        let terms = self.terms(&connect);
+        let key = match resumed {
+            Some(key) => self.resume(key, &client, &connect, &terms),
+            None => self.create(&client, &connect, &terms),
+        };
+        let exchange = connect.auth.is_some().then(|| {
+            Box::new(Exchange {
+                client_id: client.client_id.clone(),
+                connect: Connect {
+                    will: None,
+                    ..connect.clone()
+                },
+                state: None,
+                asked: false,
+            })
+        });
+        let session = self.session_mut(key);
+        session.presence = Presence::Online {
+            link,
+            connected_at: now,
+            congested: false,
+        };
+        session.will = connect.will.clone().map(Box::new);
+        session.exchange = exchange;
+        session.admitted_until = grant.expires_at.unwrap_or(Timestamp::NEVER);
+        self.links.insert(link, Link::Online(key));
+        self.metrics.client_connected.inc();
+        self.stats.connections.add(1);
+        let user_properties = self.connack_point(now, &connect, ReasonCode::Success);
+        self.emit(
+            link,
+            Event::Connected(Box::new(Connected {
+                client,
+                session_present: resumed.is_some(),
+                client_id_assigned,
+                session_expiry_interval: terms.expiry_interval,
+                server_keep_alive: terms.keep_alive,
+                auth: last,
+                user_properties,
+            })),
+        );
+        self.announce_presence(key, true);
+        self.connected_point(now, key, &connect, resumed.is_some());
+        self.arm_session(key);
+        self.pump(now, key);
+    }
+
+    fn terms(&self, connect: &Connect) -> Terms {
+        let limits = &self.common.config.mqtt;
+        let most = u32::try_from(limits.session_expiry_interval.as_secs()).unwrap_or(u32::MAX);
+        Terms {
+            expiry_interval: connect.session_expiry_interval.min(most),
+            keep_alive: limits
+                .server_keepalive
+                .filter(|&imposed| imposed != connect.keep_alive),
+            window: limits.max_inflight.min(connect.receive_maximum).max(1),
+        }
+    }
+
+    /// Ends the connection that the session has, and the session if the newcomer wants none of it. A session that
+    /// does not outlive its connection ends with it.
+    fn take_over(&mut self, now: Timestamp, key: SessionKey, clean_start: bool) {
+        let client_id = self.session(key).client.client_id.clone();
+        if self.session(key).is_online() {
+            self.metrics.session_takenover.inc();
+            self.taken_over_point(now, &client_id);
+            self.close_session(now, key, Closing::new(ReasonCode::SessionTakenOver));
+        }
+        if clean_start && self.by_client.contains_key(&client_id) {
+            self.metrics.session_discarded.inc();
+            self.discarded_point(now, &client_id);
+            self.terminate(now, key, None);
+        }
+    }
+
+    fn resume(
+        &mut self,
+        key: SessionKey,
+        client: &Arc<ClientInfo>,
+        connect: &Connect,
+        terms: &Terms,
+    ) -> SessionKey {
+        self.metrics.session_resumed.inc();
+        let session = self.session_mut(key);
+        // A Will that waits is cancelled by the client's return [MQTT-3.1.3-9].
+        session.will = None;
+        session.client = Arc::clone(client);
+        session.expiry_interval = terms.expiry_interval;
+        session.is_bridge = connect.is_bridge;
+        session.authorization_cache.clear();
+        session.outgoing.reconnect(terms.window);
+        key
+    }
+
+    fn create(&mut self, client: &Arc<ClientInfo>, connect: &Connect, terms: &Terms) -> SessionKey {
+        self.metrics.session_created.inc();
+        let session = Session {
+            client: Arc::clone(client),
+            presence: Presence::Offline {
+                expires_at: Timestamp::NEVER,
+                will_at: Timestamp::NEVER,
+            },
+            expiry_interval: terms.expiry_interval,
+            subscriptions: Subscriptions::default(),
+            outgoing: Outgoing::new(terms.window),
+            awaiting_rel: Vec::new(),
+            will: None,
+            replays: Vec::new(),
+            authorization_cache: AuthorizationCache::default(),
+            admitted_until: Timestamp::NEVER,
+            exchange: None,
+            is_bridge: connect.is_bridge,
+            retry_armed: false,
+            mark: (0, 0),
+            turns: None,
+        };
+        let at = self.sessions.insert(Box::new(session));
+        let key = SessionKey(u32::try_from(at).expect("fewer than 2^32 sessions fit into memory"));
+        self.by_client.insert(client.client_id.clone(), key);
+        self.stats.sessions.set(self.sessions.len() as u64);
+        key
+    }
+}
+
+/// What the client gets of what it asked for.
+struct Terms {
+    expiry_interval: u32,
+    keep_alive: Option<u16>,
+    window: u16,
+}
+
+/// The client as the broker knows it from here on.
+fn identify(connecting: &mut Connecting, grant: &Grant) -> Result<ClientInfo, Closing> {
+    let connect = &connecting.connect;
+    let username = grant
+        .username
+        .clone()
+        .or_else(|| connect.username.as_deref().map(Arc::from));
+    let mut client = ClientInfo {
+        client_id: connecting.client_id.clone(),
+        username,
+        peer: connect.peer,
+        local: connect.local,
+        connection: Arc::clone(&connect.connection),
+        certificate: connect.certificate.clone(),
+        attributes: grant.attributes.clone(),
+        mountpoint: "".into(),
+        is_superuser: grant.is_superuser,
+    };
+    if !connect.mountpoint.is_empty() {
+        let rendered = Template::parse(&connect.mountpoint)
+            .ok()
+            .and_then(|template| template.render(&client));
+        match rendered {
+            // A client id with a wildcard or a separator must not widen what it can reach.
+            Some(mountpoint) if is_safe(&connect.mountpoint, &mountpoint) => {
+                client.mountpoint = mountpoint.into()
+            }
+            _ => {
+                return Err(Closing::because(
+                    ReasonCode::NotAuthorized,
+                    format!(
+                        "the listener's mountpoint {} cannot be filled in",
+                        connect.mountpoint
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(client)
+}
+
+/// True if the values put into `template` brought no wildcard and no level of their own.
+fn is_safe(template: &str, rendered: &str) -> bool {
+    !topic::has_wildcard(rendered)
+        && topic::levels(template) == topic::levels(rendered)
+        && !rendered.contains('\0')
+}

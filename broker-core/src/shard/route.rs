@@ -1,0 +1,345 @@
+//! What a topic filter leads to: subscribers of this shard, other shards, shared groups.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use crate::{
+    ClientId, ShardId, SubscribeOptions,
+    session::{SessionKey, SharedTarget},
+};
+
+/// Most shards of a node: a set of them is one word.
+pub const SHARDS_MAX: u16 = 64;
+
+/// The destinations of one filter.
+#[derive(Debug, Default)]
+pub(crate) struct Route {
+    pub(crate) subscribers: Subscribers,
+    /// Other shards with a plain subscriber.
+    pub(crate) remote: ShardSet,
+    #[expect(clippy::box_collection, reason = "one word in millions of routes without a group")]
+    pub(crate) groups: Option<Box<Vec<Group>>>,
+}
+
+impl Route {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.subscribers.is_empty() && self.remote.is_empty() && self.groups.is_none()
+    }
+
+    pub(crate) fn groups(&self) -> &[Group] {
+        self.groups.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn group_mut(&mut self, name: &str) -> Option<&mut Group> {
+        self.groups
+            .as_mut()?
+            .iter_mut()
+            .find(|group| *group.target.group == *name)
+    }
+
+    /// The group `name` on this route's filter, made if need be.
+    pub(crate) fn group_or_insert(&mut self, filter: &str, name: &Arc<str>) -> &mut Group {
+        let groups = self.groups.get_or_insert_default();
+        let at = groups
+            .iter()
+            .position(|group| group.target.group == *name)
+            .unwrap_or_else(|| {
+                let target = Arc::new(SharedTarget {
+                    filter: filter.into(),
+                    group: Arc::clone(name),
+                });
+                groups.push(Group {
+                    target,
+                    members: Vec::new(),
+                    online: 0,
+                    turn: 0,
+                    sticky: None,
+                });
+                groups.len() - 1
+            });
+        &mut groups[at]
+    }
+
+    /// Forgets groups without members.
+    pub(crate) fn drop_empty_groups(&mut self) {
+        if let Some(groups) = &mut self.groups {
+            groups.retain(|group| !group.members.is_empty());
+            if groups.is_empty() {
+                self.groups = None;
+            }
+        }
+    }
+}
+
+/// One plain subscriber.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) session: SessionKey,
+    /// Subscription identifier; 0: none.
+    pub(crate) id: u32,
+    pub(crate) options: SubscribeOptions,
+}
+
+/// The plain subscribers of one filter: mostly one, sometimes a million.
+#[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "most filters have one subscriber: the others may cost a detour")]
+pub(crate) enum Subscribers {
+    #[default]
+    None,
+    One(Subscriber),
+    Few(Box<Vec<Subscriber>>),
+    Many(Box<IndexMap<SessionKey, Subscriber, foldhash::fast::FixedState>>),
+}
+
+impl Subscribers {
+    /// Up to here a list is searched; beyond, a map pays.
+    const FEW: usize = 16;
+
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Subscribers::None)
+    }
+
+    pub(crate) fn for_each(&self, mut f: impl FnMut(&Subscriber)) {
+        match self {
+            Subscribers::None => {}
+            Subscribers::One(one) => f(one),
+            Subscribers::Few(list) => list.iter().for_each(f),
+            Subscribers::Many(map) => map.values().for_each(f),
+        }
+    }
+
+    /// Adds or replaces the subscriber of this session.
+    pub(crate) fn insert(&mut self, new: Subscriber) {
+        match self {
+            Subscribers::None => *self = Subscribers::One(new),
+            Subscribers::One(one) if one.session == new.session => *one = new,
+            Subscribers::One(one) => *self = Subscribers::Few(Box::new(vec![*one, new])),
+            Subscribers::Few(list) => {
+                if let Some(old) = list.iter_mut().find(|old| old.session == new.session) {
+                    *old = new;
+                } else if list.len() < Subscribers::FEW {
+                    list.push(new);
+                } else {
+                    let all = list.drain(..).chain([new]).map(|one| (one.session, one));
+                    *self = Subscribers::Many(Box::new(all.collect()));
+                }
+            }
+            Subscribers::Many(map) => {
+                map.insert(new.session, new);
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, session: SessionKey) {
+        match self {
+            Subscribers::One(one) if one.session == session => *self = Subscribers::None,
+            Subscribers::None | Subscribers::One(_) => {}
+            Subscribers::Few(list) => {
+                list.retain(|one| one.session != session);
+                if let [one] = list[..] {
+                    *self = Subscribers::One(one);
+                }
+            }
+            Subscribers::Many(map) => {
+                map.swap_remove(&session);
+                // Half of what made it a map, so that one client coming and going does not rebuild it each time.
+                if map.len() <= Subscribers::FEW / 2 {
+                    *self = Subscribers::Few(Box::new(map.values().copied().collect()));
+                }
+            }
+        }
+    }
+}
+
+/// A set of shards of this node, at most 64.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ShardSet(u64);
+
+impl ShardSet {
+    /// Most shards of a node.
+    pub(crate) const MAX: u16 = SHARDS_MAX;
+
+    pub(crate) fn insert(&mut self, shard: ShardId) {
+        self.0 |= 1 << shard.0;
+    }
+
+    pub(crate) fn remove(&mut self, shard: ShardId) {
+        self.0 &= !(1 << shard.0);
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn union(self, other: ShardSet) -> ShardSet {
+        ShardSet(self.0 | other.0)
+    }
+
+    /// In ascending order.
+    pub(crate) fn iter(self) -> impl Iterator<Item = ShardId> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let next = u16::try_from(rest.trailing_zeros())
+                .ok()
+                .filter(|&next| next < ShardSet::MAX)?;
+            rest &= rest - 1;
+            Some(ShardId(next))
+        })
+    }
+}
+
+/// A shared subscription group on one filter, known in full to every shard, so that the publisher's shard picks the
+/// member.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) target: Arc<SharedTarget>,
+    /// Members with a connection first.
+    members: Vec<Member>,
+    online: usize,
+    turn: u32,
+    sticky: Option<ClientId>,
+}
+
+/// A member of a shared group.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) shard: ShardId,
+    pub(crate) client_id: ClientId,
+}
+
+impl Group {
+    /// Adds the member or changes whether it is connected.
+    pub(crate) fn set(&mut self, member: Member, online: bool) {
+        self.remove(&member.client_id);
+        if online {
+            self.members.insert(self.online, member);
+            self.online += 1;
+        } else {
+            self.members.push(member);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, client_id: &ClientId) {
+        if let Some(at) = self
+            .members
+            .iter()
+            .position(|member| member.client_id == *client_id)
+        {
+            self.online -= usize::from(at < self.online);
+            self.members.remove(at);
+        }
+    }
+
+    /// Those to choose among: the connected members, or all if nobody is connected.
+    pub(crate) fn candidates(&self) -> &[Member] {
+        if self.online > 0 {
+            &self.members[..self.online]
+        } else {
+            &self.members
+        }
+    }
+
+    pub(crate) fn has_online(&self) -> bool {
+        self.online > 0
+    }
+
+    /// The group's own turn, counting up.
+    pub(crate) fn next_turn(&mut self) -> u32 {
+        let turn = self.turn;
+        self.turn = self.turn.wrapping_add(1);
+        turn
+    }
+
+    /// The member that got the last message, if it still is a candidate.
+    pub(crate) fn sticky(&self) -> Option<usize> {
+        let sticky = self.sticky.as_ref()?;
+        self.candidates()
+            .iter()
+            .position(|member| member.client_id == *sticky)
+    }
+
+    pub(crate) fn set_sticky(&mut self, client_id: &ClientId) {
+        self.sticky = Some(client_id.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscriber(session: u32) -> Subscriber {
+        Subscriber {
+            session: SessionKey(session),
+            id: session,
+            options: SubscribeOptions::default(),
+        }
+    }
+
+    fn sessions(subscribers: &Subscribers) -> Vec<u32> {
+        let mut found = Vec::new();
+        subscribers.for_each(|one| found.push(one.session.0));
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn subscribers_are_found_whatever_their_number() {
+        let mut subscribers = Subscribers::default();
+        for n in 0..100 {
+            subscribers.insert(subscriber(n));
+            subscribers.insert(subscriber(n));
+            assert_eq!(sessions(&subscribers), (0..=n).collect::<Vec<_>>());
+        }
+        for n in (0..100).rev() {
+            subscribers.remove(SessionKey(n));
+            subscribers.remove(SessionKey(n));
+            assert_eq!(sessions(&subscribers), (0..n).collect::<Vec<_>>());
+        }
+        assert!(subscribers.is_empty());
+    }
+
+    #[test]
+    fn connected_members_come_first() {
+        let mut route = Route::default();
+        let group = route.group_or_insert("f", &"g".into());
+        for (name, online) in [("a", false), ("b", true), ("c", false), ("d", true)] {
+            group.set(
+                Member {
+                    shard: ShardId(0),
+                    client_id: ClientId::new(name),
+                },
+                online,
+            );
+        }
+        let names = |group: &Group| {
+            group
+                .candidates()
+                .iter()
+                .map(|member| member.client_id.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(group), ["b", "d"]);
+        group.set(
+            Member {
+                shard: ShardId(0),
+                client_id: ClientId::new("b"),
+            },
+            false,
+        );
+        assert_eq!(names(group), ["d"]);
+        group.remove(&ClientId::new("d"));
+        assert_eq!(names(group), ["a", "c", "b"]);
+    }
+
+    #[test]
+    fn shard_sets_list_their_members() {
+        let mut set = ShardSet::default();
+        for shard in [63, 0, 5] {
+            set.insert(ShardId(shard));
+        }
+        assert_eq!(set.iter().map(|shard| shard.0).collect::<Vec<_>>(), [0, 5, 63]);
+        set.remove(ShardId(63));
+        assert_eq!(set.iter().count(), 2);
+    }
+}

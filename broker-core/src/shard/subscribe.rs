@@ -1,0 +1,549 @@
+//! SUBSCRIBE and UNSUBSCRIBE (§3.8, §3.10).
+
+use std::sync::Arc;
+
+use crate::{
+    ClientId, Closing, Config, DenyAction, Event, LinkId, PacketId, ReasonCode, Subscribe, SubscribeOptions,
+    Timestamp, Unsubscribe,
+    admission::Action,
+    filter_index::FilterId,
+    hooks::{HookContext, HookPoint, TopicUse},
+    session::{Kind, SessionKey, SharedTarget, Subscription},
+    topic,
+};
+
+use super::{
+    Link, RouteChange, Shard, ShardMessage,
+    route::{Member, Subscriber},
+};
+
+/// A SUBSCRIBE on its way to its SUBACK.
+#[derive(Debug)]
+pub(super) struct Operation {
+    link: LinkId,
+    client_id: ClientId,
+    packet_id: PacketId,
+    id: Option<u32>,
+    filters: Vec<Planned>,
+    /// Answers of other shards that are missing.
+    waiting: usize,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Exclusive topics are claimed.
+    Claiming,
+    /// The subscriptions are made; the other shards confirm that they route to this one.
+    Announcing,
+}
+
+/// One filter of it.
+#[derive(Debug)]
+struct Planned {
+    /// With the client's mountpoint, without its prefix.
+    filter: String,
+    kind: Kind,
+    options: SubscribeOptions,
+    /// Its code in the SUBACK.
+    code: ReasonCode,
+    is_new: bool,
+}
+
+/// Takes the prefix off a filter in the client's words.
+fn split_prefix(filter: &str) -> Option<(Kind, &str)> {
+    if let Some(rest) = filter.strip_prefix("$share/") {
+        let (group, filter) = rest.split_once('/')?;
+        let is_valid = !group.is_empty() && !topic::has_wildcard(group) && !filter.is_empty();
+        return is_valid.then(|| (Kind::Shared(group.into()), filter));
+    }
+    let (kind, rest) = if let Some(rest) = filter.strip_prefix("$queue/") {
+        (Kind::Shared("$queue".into()), rest)
+    } else if let Some(rest) = filter.strip_prefix("$local/") {
+        (Kind::Local, rest)
+    } else if let Some(rest) = filter.strip_prefix("$exclusive/") {
+        (Kind::Exclusive, rest)
+    } else {
+        (Kind::Plain, filter)
+    };
+    topic::is_valid_filter(rest).then_some((kind, rest))
+}
+
+impl Shard {
+    pub(super) fn subscribe(
+        &mut self,
+        now: Timestamp,
+        link: LinkId,
+        key: SessionKey,
+        mut subscribe: Subscribe,
+    ) {
+        let common = Arc::clone(&self.common);
+        let denied = if common.hooks.wants(HookPoint::ClientSubscribe) {
+            let client = Arc::clone(&self.session(key).client);
+            let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
+            common
+                .hooks
+                .client_subscribe(&mut context, &client, &mut subscribe)
+        } else {
+            Vec::new()
+        };
+        let mut filters = Vec::with_capacity(subscribe.filters.len());
+        for (at, (filter, options)) in subscribe.filters.iter().enumerate() {
+            let refused = denied.get(at).copied().flatten();
+            let planned = self.plan(&common.config, now, key, filter, *options, refused);
+            if planned.code == ReasonCode::NotAuthorized
+                && common.config.deny_action == DenyAction::Disconnect
+            {
+                return self.close_session(now, key, Closing::new(ReasonCode::NotAuthorized));
+            }
+            filters.push(planned);
+        }
+        let (packet_id, id) = (subscribe.packet_id, subscribe.subscription_id);
+        let client_id = self.session(key).client.client_id.clone();
+        let mut operation = Operation {
+            link,
+            client_id,
+            packet_id,
+            id,
+            filters,
+            waiting: 0,
+            stage: Stage::Claiming,
+        };
+        let number = self.next_number();
+        for (at, planned) in operation.filters.iter_mut().enumerate() {
+            if planned.kind == Kind::Exclusive && !planned.code.is_error() {
+                match self.claim_exclusive(key, number, at, &planned.filter) {
+                    Some(true) => {}
+                    Some(false) => planned.code = ReasonCode::QuotaExceeded,
+                    None => operation.waiting += 1,
+                }
+            }
+        }
+        self.advance(now, number, operation);
+    }
+
+    /// What becomes of one filter, apart from what other shards have to say.
+    fn plan(
+        &mut self,
+        config: &Config,
+        now: Timestamp,
+        key: SessionKey,
+        filter: &str,
+        mut options: SubscribeOptions,
+        refused: Option<ReasonCode>,
+    ) -> Planned {
+        let client = Arc::clone(&self.session(key).client);
+        let rewritten = self
+            .common
+            .hooks
+            .topic_rewrite(&client, TopicUse::Subscribe, filter);
+        let filter = rewritten.as_deref().unwrap_or(filter);
+        let limits = &config.mqtt;
+        options.qos = options.qos.min(limits.max_qos_allowed);
+        let mut planned = Planned {
+            filter: String::new(),
+            kind: Kind::Plain,
+            options,
+            code: ReasonCode::TopicFilterInvalid,
+            is_new: false,
+        };
+        let Some((kind, rest)) = split_prefix(filter) else {
+            return planned;
+        };
+        planned.filter = format!("{}{rest}", client.mountpoint);
+        let is_valid = topic::is_valid_filter(&planned.filter)
+            && topic::levels(rest) <= usize::from(limits.max_topic_levels)
+            && !(kind == Kind::Exclusive && topic::has_wildcard(rest));
+        planned.code = if let Some(code) = refused {
+            code
+        } else if !is_valid {
+            ReasonCode::TopicFilterInvalid
+        } else if matches!(kind, Kind::Shared(_)) && !limits.shared_subscription {
+            ReasonCode::SharedSubscriptionsNotSupported
+        } else if topic::has_wildcard(rest) && !limits.wildcard_subscription {
+            ReasonCode::WildcardSubscriptionsNotSupported
+        } else if kind == Kind::Exclusive && !limits.exclusive_subscription {
+            ReasonCode::TopicFilterInvalid
+        } else if !self.authorize(now, key, Action::Subscribe { qos: options.qos }, rest) {
+            ReasonCode::NotAuthorized
+        } else {
+            ReasonCode::granted(options.qos)
+        };
+        planned.kind = kind;
+        planned
+    }
+
+    /// Goes on with an operation for which nothing is missing any more.
+    fn advance(&mut self, now: Timestamp, number: u64, mut operation: Operation) {
+        let Some(&Link::Online(key)) = self.links.get(&operation.link) else {
+            return self.abandon(&operation);
+        };
+        if operation.waiting == 0 && operation.stage == Stage::Claiming {
+            operation.stage = Stage::Announcing;
+            let is_announced = self.make_subscriptions(now, key, &mut operation);
+            if is_announced {
+                for shard in self.outbound.others() {
+                    self.outbound.push(shard, ShardMessage::Barrier(number));
+                    operation.waiting += 1;
+                }
+            }
+        }
+        if operation.waiting > 0 {
+            self.operations.insert(number, operation);
+            return;
+        }
+        let codes = operation.filters.iter().map(|planned| planned.code).collect();
+        self.emit(operation.link, Event::SubAck(operation.packet_id, codes));
+        for planned in operation.filters {
+            // A shared subscription gets no retained messages (§4.8.2).
+            if !planned.code.is_error() && planned.kind.group().is_none() {
+                self.start_replay(
+                    key,
+                    &planned.filter,
+                    planned.options,
+                    operation.id,
+                    planned.is_new,
+                );
+            }
+        }
+    }
+
+    /// The client is gone before its SUBACK: what was claimed for it is free again.
+    fn abandon(&mut self, operation: &Operation) {
+        if operation.stage == Stage::Claiming {
+            for planned in &operation.filters {
+                if planned.kind == Kind::Exclusive && !planned.code.is_error() {
+                    self.release_exclusive(&operation.client_id, &planned.filter);
+                }
+            }
+        }
+    }
+
+    /// True if other shards have to learn of it.
+    fn make_subscriptions(&mut self, now: Timestamp, key: SessionKey, operation: &mut Operation) -> bool {
+        let limit = self.common.config.mqtt.max_subscriptions;
+        let mut is_announced = false;
+        for planned in &mut operation.filters {
+            if planned.code.is_error() {
+                continue;
+            }
+            if limit > 0
+                && self.session(key).subscriptions.len() >= limit
+                && !self.is_subscribed(key, planned)
+            {
+                self.metrics.quota_exceeded.inc();
+                planned.code = ReasonCode::QuotaExceeded;
+                if planned.kind == Kind::Exclusive {
+                    let client_id = self.session(key).client.client_id.clone();
+                    self.release_exclusive(&client_id, &planned.filter);
+                }
+                continue;
+            }
+            is_announced |= self.add_subscription(now, key, planned, operation.id);
+        }
+        is_announced
+    }
+
+    fn is_subscribed(&self, key: SessionKey, planned: &Planned) -> bool {
+        let route = self.index.find(&planned.filter);
+        route.is_some_and(|route| {
+            self.session(key)
+                .subscriptions
+                .get(route, planned.kind.group())
+                .is_some()
+        })
+    }
+
+    /// Makes one subscription. True if other shards have to learn of it.
+    fn add_subscription(
+        &mut self,
+        now: Timestamp,
+        key: SessionKey,
+        planned: &mut Planned,
+        id: Option<u32>,
+    ) -> bool {
+        let route_id = self.index.insert(&planned.filter);
+        let subscription = Subscription {
+            route: route_id,
+            kind: planned.kind.clone(),
+            options: planned.options,
+            id,
+        };
+        let replaced = self.session_mut(key).subscriptions.insert(subscription);
+        planned.is_new = replaced.is_none();
+        if planned.kind != Kind::Exclusive && replaced.is_some_and(|old| old.kind == Kind::Exclusive) {
+            let client_id = self.session(key).client.client_id.clone();
+            self.release_exclusive(&client_id, &planned.filter);
+        }
+        self.metrics.client_subscribe.inc();
+        if planned.is_new {
+            self.stats.subscriptions.add(1);
+        }
+        let route = self.index.get_mut(route_id);
+        let change = match &planned.kind {
+            Kind::Shared(group) => {
+                let client_id = self.sessions[key.0 as usize].client.client_id.clone();
+                let online = self.sessions[key.0 as usize].is_online();
+                let member = Member {
+                    shard: self.id,
+                    client_id: client_id.clone(),
+                };
+                let known = route.group_or_insert(&planned.filter, group);
+                known.set(member, online);
+                let target = Arc::clone(&known.target);
+                if planned.is_new {
+                    self.stats.subscriptions_shared.add(1);
+                }
+                planned.is_new.then_some(RouteChange::Member {
+                    target,
+                    client_id,
+                    online,
+                })
+            }
+            Kind::Plain | Kind::Local | Kind::Exclusive => {
+                let is_first = route.subscribers.is_empty();
+                route.subscribers.insert(Subscriber {
+                    session: key,
+                    id: id.unwrap_or(0),
+                    options: planned.options,
+                });
+                is_first.then(|| RouteChange::Add(planned.filter.as_str().into()))
+            }
+        };
+        self.stats.topics.set(self.index.len() as u64);
+        if let Some(change) = &change {
+            self.outbound.broadcast(change);
+        }
+        self.subscribed_point(now, key, planned);
+        change.is_some()
+    }
+
+    fn subscribed_point(&mut self, now: Timestamp, key: SessionKey, planned: &Planned) {
+        if !self.common.hooks.wants(HookPoint::SessionSubscribed) {
+            return;
+        }
+        let common = Arc::clone(&self.common);
+        let client = &self.sessions[key.0 as usize].client;
+        let words = planned.kind.describe(&planned.filter[client.mountpoint.len()..]);
+        let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
+        common
+            .hooks
+            .session_subscribed(&mut context, client, &words, planned.options, planned.is_new);
+    }
+
+    /// An exclusive topic is or is not the client's.
+    pub(super) fn exclusive_answered(&mut self, now: Timestamp, number: u64, at: usize, granted: bool) {
+        let Some(mut operation) = self.operations.remove(&number) else {
+            return;
+        };
+        operation.waiting -= 1;
+        if !granted {
+            operation.filters[at].code = ReasonCode::QuotaExceeded;
+        }
+        if operation.waiting == 0 {
+            self.advance(now, number, operation);
+        } else {
+            self.operations.insert(number, operation);
+        }
+    }
+
+    /// Another shard routes to this one from here on.
+    pub(super) fn operation_passed(&mut self, now: Timestamp, number: u64) {
+        let Some(mut operation) = self.operations.remove(&number) else {
+            return;
+        };
+        operation.waiting -= 1;
+        self.advance(now, number, operation);
+    }
+
+    /// Subscriptions that a hook wants the client to have.
+    pub(super) fn subscribe_internal(
+        &mut self,
+        now: Timestamp,
+        key: SessionKey,
+        filters: Vec<(String, SubscribeOptions)>,
+    ) {
+        let mountpoint = Arc::clone(&self.session(key).client.mountpoint);
+        for (filter, options) in filters {
+            let Some((kind, rest)) = split_prefix(&filter) else {
+                continue;
+            };
+            if kind == Kind::Exclusive {
+                continue;
+            }
+            let code = ReasonCode::granted(options.qos);
+            let filter = format!("{mountpoint}{rest}");
+            let mut planned = Planned {
+                filter,
+                kind,
+                options,
+                code,
+                is_new: false,
+            };
+            self.add_subscription(now, key, &mut planned, None);
+            if planned.kind.group().is_none() {
+                self.start_replay(key, &planned.filter, planned.options, None, planned.is_new);
+            }
+        }
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        now: Timestamp,
+        link: LinkId,
+        key: SessionKey,
+        mut unsubscribe: Unsubscribe,
+    ) {
+        if self.common.hooks.wants(HookPoint::ClientUnsubscribe) {
+            let common = Arc::clone(&self.common);
+            let client = Arc::clone(&self.session(key).client);
+            let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
+            common
+                .hooks
+                .client_unsubscribe(&mut context, &client, &mut unsubscribe);
+        }
+        let mut codes = Vec::with_capacity(unsubscribe.filters.len());
+        for filter in &unsubscribe.filters {
+            let client = &self.session(key).client;
+            let rewritten = self
+                .common
+                .hooks
+                .topic_rewrite(client, TopicUse::Unsubscribe, filter);
+            let existed = self.end_subscription(now, key, rewritten.as_deref().unwrap_or(filter));
+            codes.push(if existed {
+                ReasonCode::Success
+            } else {
+                ReasonCode::NoSubscriptionExisted
+            });
+        }
+        self.emit(link, Event::UnsubAck(unsubscribe.packet_id, codes));
+    }
+
+    /// Ends one subscription, given in the client's words. False if there was none.
+    pub(super) fn end_subscription(&mut self, now: Timestamp, key: SessionKey, filter: &str) -> bool {
+        let client = Arc::clone(&self.session(key).client);
+        let Some((kind, rest)) = split_prefix(filter) else {
+            return false;
+        };
+        let absolute = format!("{}{rest}", client.mountpoint);
+        let Some(route) = self.index.find(&absolute) else {
+            return false;
+        };
+        // `$local/x` and `x` are one subscription, but a plain UNSUBSCRIBE does not end an exclusive one.
+        let Some(known) = self.session(key).subscriptions.get(route, kind.group()) else {
+            return false;
+        };
+        if known.kind != kind {
+            return false;
+        }
+        let Some(removed) = self.remove_subscription(key, route, kind.group()) else {
+            return false;
+        };
+        self.stop_replay(key, &absolute);
+        self.metrics.client_unsubscribe.inc();
+        if let Kind::Shared(group) = removed.kind {
+            let target = SharedTarget {
+                filter: absolute.into(),
+                group,
+            };
+            for item in self.session_mut(key).outgoing.take_shared(Some(&target)) {
+                self.redispatch(now, item, None);
+            }
+        }
+        if self.common.hooks.wants(HookPoint::SessionUnsubscribed) {
+            let common = Arc::clone(&self.common);
+            let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
+            common
+                .hooks
+                .session_unsubscribed(&mut context, &client, filter, removed.options);
+        }
+        true
+    }
+
+    /// Takes one subscription out of the session and of the routes.
+    pub(super) fn remove_subscription(
+        &mut self,
+        key: SessionKey,
+        route_id: FilterId,
+        group: Option<&str>,
+    ) -> Option<Subscription> {
+        let session = &mut *self.sessions[key.0 as usize];
+        let removed = session.subscriptions.remove(route_id, group)?;
+        let client_id = session.client.client_id.clone();
+        let filter: Box<str> = self.index.name(route_id).into();
+        self.stats
+            .subscriptions
+            .set(self.stats.subscriptions.get().saturating_sub(1));
+        let route = self.index.get_mut(route_id);
+        match &removed.kind {
+            Kind::Shared(group) => {
+                if let Some(known) = route.group_mut(group) {
+                    known.remove(&client_id);
+                }
+                self.stats
+                    .subscriptions_shared
+                    .set(self.stats.subscriptions_shared.get().saturating_sub(1));
+                let target = Arc::new(SharedTarget {
+                    filter,
+                    group: Arc::clone(group),
+                });
+                self.outbound.broadcast(&RouteChange::Leave { target, client_id });
+            }
+            kind => {
+                route.subscribers.remove(key);
+                let is_last = route.subscribers.is_empty();
+                if *kind == Kind::Exclusive {
+                    self.release_exclusive(&client_id, &filter);
+                }
+                if is_last {
+                    self.outbound.broadcast(&RouteChange::Remove(filter));
+                }
+            }
+        }
+        self.drop_route_if_empty(route_id);
+        Some(removed)
+    }
+
+    /// Forgets a filter that leads nowhere.
+    pub(super) fn drop_route_if_empty(&mut self, id: FilterId) {
+        let route = self.index.get_mut(id);
+        route.drop_empty_groups();
+        if route.is_empty() {
+            self.index.remove(id);
+        }
+        self.stats.topics.set(self.index.len() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_give_a_filter_its_meaning() {
+        assert_eq!(split_prefix("a/b"), Some((Kind::Plain, "a/b")));
+        assert_eq!(
+            split_prefix("$share/g/a/#"),
+            Some((Kind::Shared("g".into()), "a/#"))
+        );
+        assert_eq!(split_prefix("$share/g//"), Some((Kind::Shared("g".into()), "/")));
+        assert_eq!(
+            split_prefix("$queue/a"),
+            Some((Kind::Shared("$queue".into()), "a"))
+        );
+        assert_eq!(split_prefix("$local/a"), Some((Kind::Local, "a")));
+        assert_eq!(split_prefix("$exclusive/a"), Some((Kind::Exclusive, "a")));
+        assert_eq!(split_prefix("$shared/g/a"), Some((Kind::Plain, "$shared/g/a")));
+        for bad in [
+            "$share/g",
+            "$share//a",
+            "$share/g/",
+            "$share/+/a",
+            "$share/g#/a",
+            "$queue/",
+            "$exclusive/a#",
+        ] {
+            assert_eq!(split_prefix(bad), None, "{bad}");
+        }
+    }
+}
