@@ -1,0 +1,234 @@
+//! What other threads send to a worker.
+//!
+//! One lock per delivery, which is a whole batch; and one wake-up per sleep of the receiver: a worker that is awake
+//! looks into its mailbox at every turn, and only a sleeping one costs the sender a system call.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Waker,
+};
+
+use broker_core::{
+    ShardId,
+    shard::{Batch, Reply, Ticket},
+};
+
+use super::Worker;
+use crate::{CallError, WorkerConfig, listener::Arrival};
+
+/// A message to a worker, other than a batch.
+pub(crate) enum Command {
+    /// A socket, or what became of it: bounded, like `Run`.
+    Arrival(Arrival),
+    /// The answer to a question of the shard. Bounded by the questions that the shard has open.
+    Reply(Ticket, Reply),
+    /// A call of the control plane.
+    Run(Box<dyn FnOnce(&mut Worker) + Send>),
+    /// End within this time.
+    Shutdown(std::time::Duration),
+}
+
+/// The mailbox of one worker.
+pub(crate) struct Mailbox {
+    inner: Mutex<Inner>,
+    batches_max: usize,
+    calls_max: usize,
+}
+
+#[derive(Default)]
+struct Inner {
+    batches: VecDeque<(ShardId, Batch)>,
+    commands: VecDeque<Command>,
+    /// Set while the worker sleeps.
+    sleeper: Option<Waker>,
+    /// Workers whose batches did not fit.
+    waiting: Vec<Arc<Mailbox>>,
+    /// A mailbox that was full has been emptied.
+    nudged: bool,
+    ended: bool,
+}
+
+/// What a worker takes from its mailbox at once. Kept by the worker, so that both sides reuse their memory.
+#[derive(Default)]
+pub(super) struct Inbox {
+    pub(super) batches: VecDeque<(ShardId, Batch)>,
+    pub(super) commands: VecDeque<Command>,
+}
+
+/// What became of batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// All are delivered.
+    All,
+    /// The rest did not fit; the sender is woken once the receiver has emptied its mailbox.
+    Full,
+    /// The receiver has ended.
+    Ended,
+}
+
+impl Mailbox {
+    pub(super) fn new(config: &WorkerConfig) -> Mailbox {
+        Mailbox {
+            inner: Mutex::default(),
+            batches_max: config.mailbox_batches_max.max(1),
+            calls_max: config.mailbox_calls_max.max(1),
+        }
+    }
+
+    /// A sender that panicked has left nothing half done: every change below is one push or one take.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Delivers a command. Only arrivals and calls are refused when too much waits.
+    pub(crate) fn send(&self, command: Command) -> Result<(), CallError> {
+        let mut inner = self.lock();
+        if inner.ended {
+            return Err(CallError::Ended);
+        }
+        let bounded = matches!(command, Command::Arrival(_) | Command::Run(_));
+        if bounded && inner.commands.len() >= self.calls_max {
+            return Err(CallError::Busy);
+        }
+        inner.commands.push_back(command);
+        wake(inner);
+        Ok(())
+    }
+
+    /// Moves as many of `batches` as fit.
+    pub(super) fn send_batches(
+        &self,
+        from: ShardId,
+        sender: &Arc<Mailbox>,
+        batches: &mut VecDeque<Batch>,
+    ) -> Sent {
+        let mut inner = self.lock();
+        if inner.ended {
+            return Sent::Ended;
+        }
+        let room = self.batches_max.saturating_sub(inner.batches.len());
+        let fitting = batches.len().min(room);
+        inner
+            .batches
+            .extend(batches.drain(..fitting).map(|batch| (from, batch)));
+        let sent = if batches.is_empty() { Sent::All } else { Sent::Full };
+        if sent == Sent::Full && !inner.waiting.iter().any(|waiting| Arc::ptr_eq(waiting, sender)) {
+            inner.waiting.push(sender.clone());
+        }
+        if fitting > 0 {
+            wake(inner);
+        }
+        sent
+    }
+
+    /// Takes all that waits.
+    pub(super) fn take(&self, inbox: &mut Inbox) {
+        let mut inner = self.lock();
+        inner.sleeper = None;
+        inner.nudged = false;
+        std::mem::swap(&mut inner.batches, &mut inbox.batches);
+        std::mem::swap(&mut inner.commands, &mut inbox.commands);
+        let waiting = std::mem::take(&mut inner.waiting);
+        drop(inner);
+        for sender in waiting {
+            sender.nudge();
+        }
+    }
+
+    /// The worker goes to sleep, unless something has come in since it looked.
+    pub(super) fn sleep(&self, waker: &Waker) -> bool {
+        let mut inner = self.lock();
+        if inner.nudged || !inner.batches.is_empty() || !inner.commands.is_empty() {
+            return false;
+        }
+        inner.sleeper = Some(waker.clone());
+        true
+    }
+
+    /// The worker has ended: nothing is accepted any more, and nobody waits for room.
+    pub(super) fn end(&self) {
+        let mut inner = self.lock();
+        inner.ended = true;
+        let batches = std::mem::take(&mut inner.batches);
+        let commands = std::mem::take(&mut inner.commands);
+        let waiting = std::mem::take(&mut inner.waiting);
+        drop(inner);
+        drop((batches, commands));
+        for sender in waiting {
+            sender.nudge();
+        }
+    }
+
+    fn nudge(&self) {
+        let mut inner = self.lock();
+        inner.nudged = true;
+        wake(inner);
+    }
+}
+
+fn wake(mut inner: MutexGuard<'_, Inner>) {
+    let sleeper = inner.sleeper.take();
+    drop(inner);
+    if let Some(waker) = sleeper {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mailbox(batches_max: usize, calls_max: usize) -> Arc<Mailbox> {
+        Arc::new(Mailbox::new(&WorkerConfig {
+            mailbox_batches_max: batches_max,
+            mailbox_calls_max: calls_max,
+            ..WorkerConfig::default()
+        }))
+    }
+
+    fn batches(count: usize) -> VecDeque<Batch> {
+        std::iter::repeat_with(Batch::default).take(count).collect()
+    }
+
+    #[test]
+    fn what_does_not_fit_stays_with_the_sender_until_it_is_nudged() {
+        let (sender, receiver) = (mailbox(2, 1), mailbox(2, 1));
+        let mut waiting = batches(5);
+        assert_eq!(
+            receiver.send_batches(ShardId(7), &sender, &mut waiting),
+            Sent::Full
+        );
+        assert_eq!(waiting.len(), 3);
+        assert_eq!(
+            receiver.send_batches(ShardId(7), &sender, &mut waiting),
+            Sent::Full
+        );
+        assert!(sender.sleep(Waker::noop()), "nothing has come in");
+
+        let mut inbox = Inbox::default();
+        receiver.take(&mut inbox);
+        assert_eq!(inbox.batches.len(), 2);
+        assert!(!sender.sleep(Waker::noop()), "the receiver has room again");
+        waiting.pop_back();
+        assert_eq!(
+            receiver.send_batches(ShardId(7), &sender, &mut waiting),
+            Sent::All
+        );
+    }
+
+    #[test]
+    fn calls_are_refused_at_the_limit_and_after_the_end() {
+        let mailbox = mailbox(1, 1);
+        let call = || Command::Run(Box::new(|_| ()));
+        assert_eq!(mailbox.send(call()), Ok(()));
+        assert_eq!(mailbox.send(call()), Err(CallError::Busy));
+        assert_eq!(mailbox.send(Command::Shutdown(std::time::Duration::ZERO)), Ok(()));
+        mailbox.end();
+        assert_eq!(mailbox.send(call()), Err(CallError::Ended));
+        assert_eq!(
+            mailbox.send_batches(ShardId(0), &mailbox, &mut batches(1)),
+            Sent::Ended
+        );
+    }
+}

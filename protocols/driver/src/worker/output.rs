@@ -1,0 +1,162 @@
+//! Between peers and the shard, and onto the sockets.
+
+use broker_core::{Close, Effects, Event, LinkId, Peer, Timestamp, shard::Output};
+
+use super::{
+    Worker,
+    link::{Failure, State, Written},
+};
+use crate::websocket::close_code;
+
+impl Worker {
+    /// The link is settled at the end of the turn.
+    pub(super) fn touch(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(id)
+            && !link.touched
+        {
+            link.touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    /// Calls the peer of an open link; `None` if there is none. What it asks of the shard is in `self.requests` then.
+    pub(super) fn call_peer<R>(
+        &mut self,
+        id: LinkId,
+        call: impl FnOnce(&mut dyn Peer, &mut Effects<'_>) -> R,
+    ) -> Option<R> {
+        let link = self.links.get_mut(id).filter(|link| link.state == State::Open)?;
+        let before = link.outbox.len();
+        let mut close = None;
+        let result = call(
+            &mut *link.peer,
+            &mut Effects {
+                wire: &mut link.outbox,
+                requests: &mut self.requests,
+                close: &mut close,
+            },
+        );
+        self.unflushed += link.outbox.len() - before;
+        if !link.touched {
+            link.touched = true;
+            self.touched.push(id);
+        }
+        if let Some(close) = close {
+            self.counters.closed_by_peer.add(1);
+            link.log_end(id, &close);
+            // Nothing unread can destroy bytes if there are none.
+            let linger = !link.outbox.is_empty() || link.websocket.is_some();
+            link.begin_close(linger, close_code(close.reason));
+        }
+        Some(result)
+    }
+
+    /// Passes the peer's requests to the shard, in order, and its events to the peers.
+    pub(super) fn submit(&mut self, id: LinkId) {
+        if self.requests.is_empty() {
+            return;
+        }
+        let mut requests = std::mem::replace(&mut self.requests, std::mem::take(&mut self.spare_requests));
+        for request in requests.drain(..) {
+            self.shard.handle(self.now, id, request);
+            self.drain_shard();
+        }
+        self.spare_requests = requests;
+    }
+
+    /// Does what the shard wants done, until it wants nothing more.
+    pub(super) fn drain_shard(&mut self) {
+        while let Some(output) = self.shard.poll_output() {
+            match output {
+                Output::Deliver(id, event) => self.deliver(id, event),
+                Output::Ask(ticket, question) => (self.ask)(self.id, ticket, question),
+            }
+            if self.unflushed > self.config.flush_bytes {
+                self.flush();
+            }
+        }
+    }
+
+    fn deliver(&mut self, id: LinkId, event: Event) {
+        let now = self.now;
+        self.call_peer(id, |peer, effects| peer.handle_event(now, event, effects));
+        for request in self.requests.drain(..) {
+            self.shard.handle(now, id, request);
+        }
+        let high_water = self.config.high_water_bytes;
+        if let Some(link) = self.links.get_mut(id)
+            && link.outbox.len() > high_water
+            && !link.congested
+            && link.state == State::Open
+        {
+            link.congested = true;
+            self.counters.congestion_events.add(1);
+            self.shard.handle_congestion(now, id, true);
+        }
+    }
+
+    /// Writes the sockets in the middle of a turn that produces much. Nothing else about the links changes, since
+    /// requests of theirs may still be under way.
+    fn flush(&mut self) {
+        self.send_batches();
+        let touched = std::mem::take(&mut self.touched);
+        for &id in &touched {
+            self.write(id);
+        }
+        self.touched = touched;
+        self.unflushed = 0;
+    }
+
+    /// Writes what waits for the link. True if nothing waits any more.
+    pub(super) fn write(&mut self, id: LinkId) -> bool {
+        let Some(link) = self.links.get_mut(id) else {
+            return false;
+        };
+        if link.write_blocked || link.failure.is_some() || link.state == State::Lingering {
+            return false;
+        }
+        let before = link.sent;
+        let written = link.write();
+        self.counters.bytes_sent.add(link.sent - before);
+        match written {
+            Written::All => {
+                link.deadline = Timestamp::NEVER;
+                return true;
+            }
+            Written::Blocked(progress) => {
+                link.write_blocked = true;
+                if progress || link.deadline == Timestamp::NEVER {
+                    link.deadline = self.now.after(self.config.send_timeout);
+                }
+            }
+            Written::Failed(error) => link.failure = Some(Failure::Io(error)),
+        }
+        false
+    }
+
+    /// Ends an open link in place of its peer: the peer is told that its transport is gone, what waits is still
+    /// written, and with `linger` the socket is not closed before the client has read it.
+    pub(super) fn end_link(
+        &mut self,
+        id: LinkId,
+        close: &Close,
+        linger: bool,
+        counter: impl FnOnce(&crate::Counters) -> &crate::Counter,
+    ) {
+        let now = self.now;
+        if self
+            .call_peer(id, |peer, effects| peer.handle_closed(now, effects))
+            .is_none()
+        {
+            return;
+        }
+        if let Some(link) = self.links.get_mut(id)
+            && link.state == State::Open
+        {
+            counter(&self.counters).add(1);
+            link.log_end(id, close);
+            link.begin_close(linger, close_code(close.reason));
+        }
+        self.submit(id);
+    }
+}

@@ -1,0 +1,266 @@
+//! The worker and its loop.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use broker_core::{
+    LinkId, Request, ShardId, Timestamp,
+    shard::{Batch, Shard},
+};
+use tokio::time::Sleep;
+
+use super::{
+    AskHandler, Command, Mailbox, WorkerHandle,
+    arena::Arena,
+    link::{Failure, Link, State},
+    mailbox::{Inbox, Sent},
+    timers::Timers,
+    wake::Ready,
+};
+use crate::{Clock, Counters, WorkerConfig};
+
+/// Rounds of settling in one turn. What is left after them is settled in the next turn, after new input.
+const SETTLE_ROUNDS: usize = 8;
+
+/// What a worker is made from, besides its shard.
+pub(super) struct Setup {
+    pub(super) handle: WorkerHandle,
+    pub(super) everyone: Arc<[WorkerHandle]>,
+    pub(super) config: WorkerConfig,
+    pub(super) clock: Clock,
+    pub(super) ask: AskHandler,
+}
+
+/// One thread of the data plane: its shard and its links. Reached by [`WorkerHandle::run`].
+pub struct Worker {
+    pub(super) id: ShardId,
+    pub(super) config: WorkerConfig,
+    clock: Clock,
+    /// When this turn began. One reading of the clock serves the whole turn.
+    pub(super) now: Timestamp,
+    pub(super) shard: Shard,
+    pub(super) ask: AskHandler,
+    pub(super) links: Arena<Link>,
+    pub(super) ready: Arc<Ready>,
+    ready_now: Vec<LinkId>,
+    pub(super) mailbox: Arc<Mailbox>,
+    everyone: Arc<[WorkerHandle]>,
+    inbox: Inbox,
+    /// Batches that wait for room at their destination, by [`ShardId`].
+    outgoing: Vec<VecDeque<Batch>>,
+    /// Some batch waits: no socket is read, or the queue would grow without bound.
+    pub(super) is_held_up: bool,
+    /// Links whose turn to read came while the worker was held up.
+    pub(super) held_up: Vec<LinkId>,
+    pub(super) timers: Timers,
+    sleep: Pin<Box<Sleep>>,
+    sleep_until: Timestamp,
+    /// Links to settle at the end of the turn.
+    pub(super) touched: Vec<LinkId>,
+    pub(super) requests: Vec<Request>,
+    pub(super) spare_requests: Vec<Request>,
+    /// Everything is read into it. Empty while in use.
+    pub(super) buffer: Vec<u8>,
+    /// Bytes put into outboxes since sockets were last written.
+    pub(super) unflushed: usize,
+    pub(super) counters: Arc<Counters>,
+    /// Set by the shutdown: when to end even if bytes wait.
+    pub(super) ending: Option<Timestamp>,
+}
+
+impl Worker {
+    pub(super) fn new(setup: Setup, shard: Shard) -> Worker {
+        let now = setup.clock.now();
+        Worker {
+            id: setup.handle.id,
+            clock: setup.clock,
+            now,
+            shard,
+            ask: setup.ask,
+            links: Arena::new(),
+            ready: Arc::default(),
+            ready_now: Vec::new(),
+            mailbox: setup.handle.mailbox,
+            outgoing: setup.everyone.iter().map(|_| VecDeque::new()).collect(),
+            everyone: setup.everyone,
+            inbox: Inbox::default(),
+            is_held_up: false,
+            held_up: Vec::new(),
+            timers: Timers::default(),
+            sleep: Box::pin(tokio::time::sleep_until(setup.clock.instant(now).into())),
+            sleep_until: now,
+            touched: Vec::new(),
+            requests: Vec::new(),
+            spare_requests: Vec::new(),
+            buffer: vec![
+                0;
+                super::input::GAP + setup.config.read_buffer_bytes.max(super::input::READ_BYTES_MIN)
+            ],
+            unflushed: 0,
+            counters: setup.handle.counters,
+            ending: None,
+            config: setup.config,
+        }
+    }
+
+    /// One turn; ready when the worker has ended.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.now = self.clock.now();
+        self.counters.turns.add(1);
+        let mut ready = std::mem::take(&mut self.ready_now);
+        self.ready.take(&mut ready, context.waker());
+        self.take_mail();
+        self.fire_timers();
+        for link in ready.drain(..) {
+            self.poll_link(link);
+        }
+        self.ready_now = ready;
+        for _ in 0..SETTLE_ROUNDS {
+            self.send_batches();
+            self.settle_touched();
+            if self.touched.is_empty() {
+                break;
+            }
+        }
+        self.send_batches();
+        if self.has_ended() {
+            self.mailbox.end();
+            return Poll::Ready(());
+        }
+        if !self.touched.is_empty() || self.alarm_is_due(context) || !self.mailbox.sleep(context.waker()) {
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn take_mail(&mut self) {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        self.mailbox.take(&mut inbox);
+        for (from, batch) in inbox.batches.drain(..) {
+            self.counters.batches_received.add(1);
+            self.shard.handle_batch(self.now, from, batch);
+            self.drain_shard();
+        }
+        for command in inbox.commands.drain(..) {
+            match command {
+                Command::Arrival(arrival) => self.arrive(arrival),
+                Command::Reply(ticket, reply) => self.shard.handle_reply(self.now, ticket, reply),
+                Command::Run(call) => call(self),
+                Command::Shutdown(within) => self.begin_end(within),
+            }
+            self.drain_shard();
+        }
+        self.inbox = inbox;
+    }
+
+    fn fire_timers(&mut self) {
+        while let Some((at, id)) = self.timers.pop(self.now) {
+            let Some(link) = self.links.get_mut(id) else {
+                continue;
+            };
+            if link.alarm != at {
+                // An earlier deadline took this entry's place.
+                continue;
+            }
+            link.alarm = Timestamp::NEVER;
+            if link.deadline <= self.now {
+                link.deadline = Timestamp::NEVER;
+                link.failure = Some(Failure::SendTimeout);
+                self.touch(id);
+            } else if link.state == State::Open && link.peer.poll_timeout().is_some_and(|at| at <= self.now) {
+                let now = self.now;
+                self.call_peer(id, |peer, effects| peer.handle_timeout(now, effects));
+                self.submit(id);
+            } else {
+                self.set_alarm(id);
+            }
+        }
+        if self.shard.poll_timeout().is_some_and(|at| at <= self.now) {
+            self.shard.handle_timeout(self.now);
+            self.drain_shard();
+        }
+    }
+
+    /// Enters the link's next deadline into the timers, unless an earlier entry is there.
+    pub(super) fn set_alarm(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let peer = match link.state {
+            State::Open => link.peer.poll_timeout().unwrap_or(Timestamp::NEVER),
+            State::Closing { .. } | State::Lingering => Timestamp::NEVER,
+        };
+        let next = peer.min(link.deadline);
+        if next < link.alarm {
+            link.alarm = next;
+            self.timers.push(next, id);
+        }
+    }
+
+    /// Sets the worker's only timer to the earliest deadline. True if it fired
+    /// already, so that another turn is due.
+    ///
+    /// The timer is only moved when it must fire earlier: one that fires too early costs less than one that is moved
+    /// at every message.
+    fn alarm_is_due(&mut self, context: &mut Context<'_>) -> bool {
+        let earliest = [self.timers.earliest(), self.shard.poll_timeout(), self.ending]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Timestamp::NEVER);
+        if earliest < self.sleep_until || self.sleep.is_elapsed() {
+            self.sleep_until = earliest;
+            self.sleep.as_mut().reset(self.clock.instant(earliest).into());
+        }
+        self.sleep.as_mut().poll(context).is_ready()
+    }
+
+    /// Hands over what the turn has for other workers.
+    pub(super) fn send_batches(&mut self) {
+        let batches = self.shard.take_batches();
+        if batches.is_empty() && !self.is_held_up {
+            return;
+        }
+        for (to, batch) in batches {
+            match self.outgoing.get_mut(usize::from(to.0)) {
+                Some(queue) => queue.push_back(batch),
+                None => self.counters.batches_dropped.add(1),
+            }
+        }
+        let was_held_up = std::mem::take(&mut self.is_held_up);
+        for (queue, to) in self.outgoing.iter_mut().zip(&*self.everyone) {
+            let waiting = queue.len();
+            if waiting == 0 {
+                continue;
+            }
+            match to.mailbox.send_batches(self.id, &self.mailbox, queue) {
+                Sent::All | Sent::Full => self.counters.batches_sent.add((waiting - queue.len()) as u64),
+                Sent::Ended => {
+                    self.counters.batches_dropped.add(waiting as u64);
+                    queue.clear();
+                }
+            }
+            self.is_held_up |= !queue.is_empty();
+        }
+        if self.is_held_up && !was_held_up {
+            self.counters.mailbox_full_events.add(1);
+        }
+        if !self.is_held_up {
+            for id in self.held_up.drain(..) {
+                if let Some(link) = self.links.get_mut(id) {
+                    link.held_up = false;
+                    self.ready.push(id);
+                }
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ending
+            .is_some_and(|at| at <= self.now || self.links.len() == 0 && !self.is_held_up)
+    }
+}
