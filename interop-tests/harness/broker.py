@@ -237,14 +237,21 @@ _MOSQUITTO_SETTINGS = {
     "mqtt.max_packet_size": "max_packet_size",
     "mqtt.server_keepalive": "max_keepalive",
     "mqtt.max_inflight": "max_inflight_messages",
+    "mqtt.receive_maximum": "max_inflight_messages",
 }
+
+
+def _plain(value: str) -> int:
+    """A size or duration as a bare number of bytes or seconds."""
+    number, unit = re.fullmatch(r"(\d+)(\w*)", value).groups()  # type: ignore[union-attr]
+    return int(number) * {"KB": 1 << 10, "MB": 1 << 20}.get(unit, 1)
 
 
 def _mosquitto(directory: pathlib.Path, wanted: dict[str, str]) -> Broker:
     lines = ["per_listener_settings false", "allow_anonymous true", "persistence false", "user root"]
     for key, name in _MOSQUITTO_SETTINGS.items():
         if key in wanted:
-            lines.append(f"{name} {wanted[key].replace('MB', '000000')}")
+            lines.append(f"{name} {_plain(wanted[key])}")
     names = sorted({".".join(key.split(".")[1:3]) for key in wanted if key.startswith("listeners.")})
     addresses = {}
     for name in names:
