@@ -5,7 +5,7 @@
 //! whose first level no wildcard filter shares pays one more.
 //!
 //! Memory: per filter 16 B + the value + the filter's text; about 13 B more for an exact one (hash table); for wildcard
-//! filters 16 B per trie node and about 20 B per literal level, shared by all filters that start the same. Slots and
+//! filters about 20 B where they part from the others, and 16 to 36 B per level that two or more share. Slots and
 //! nodes of removed filters are reused, not given back; the hash tables shrink.
 //!
 //! A match is a chain of cache misses. `examples/index_speed.rs` shows what it costs on the machine at hand.
@@ -118,7 +118,10 @@ impl<V, S: BuildHasher> FilterIndex<V, S> {
         }
         let id = self.allocate(Slot::Used(filter.into(), V::default()));
         if topic::has_wildcard(filter) {
-            self.trie.insert(levels(&self.hasher, filter), id);
+            let (slots, hasher) = (&self.slots, &self.hasher);
+            self.trie.insert(levels(hasher, filter), id, |other| {
+                levels(hasher, entry(slots, other).0)
+            });
         } else {
             let exact = Exact {
                 hash: hash(&self.hasher, filter.as_bytes()),
@@ -208,8 +211,8 @@ impl<V, S: BuildHasher> FilterIndex<V, S> {
 
     /// Calls `f` once for every filter that matches the valid topic name `topic` (§4.7).
     ///
-    /// Allocates nothing for topics of up to 24 levels. Time: linear in the topic's length, plus the trie nodes that
-    /// are reached by its levels. These are at most 2^n for n levels and only if there are wildcard filters for
+    /// Allocates nothing for topics of up to 24 levels. Time: linear in the topic's length for each trie node that
+    /// is reached by its levels. These are at most 2^n for n levels and only if there are wildcard filters for
     /// all of them (`a/b/…`, `+/b/…`, `a/+/…`, …), so never more than there are nodes: who wants to slow down others
     /// has to pay with subscriptions.
     pub fn for_each_match(&self, topic: &str, mut f: impl FnMut(FilterId, &V)) {
@@ -239,10 +242,7 @@ impl<V, S: BuildHasher> FilterIndex<V, S> {
     }
 
     fn entry(&self, id: FilterId) -> (&str, &V) {
-        match &self.slots[id.0 as usize] {
-            Slot::Used(filter, value) => (filter, value),
-            Slot::Free(_) => unknown(),
-        }
+        entry(&self.slots, id)
     }
 
     fn allocate(&mut self, slot: Slot<V>) -> FilterId {
@@ -258,6 +258,13 @@ impl<V, S: BuildHasher> FilterIndex<V, S> {
             .filter(|&index| index < NONE >> 1);
         self.slots.push(slot);
         FilterId(index.expect("2^31 filters do not fit into memory"))
+    }
+}
+
+fn entry<V>(slots: &[Slot<V>], id: FilterId) -> (&str, &V) {
+    match &slots[id.0 as usize] {
+        Slot::Used(filter, value) => (filter, value),
+        Slot::Free(_) => unknown(),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Wildcard filters, as a trie of levels.
 //!
-//! A node is 16 bytes; the edges of all nodes for literal levels lie in one hash table. An edge knows only 32 bits
-//! of its level's hash, no text: two levels with the same hash share an edge, and all filters below it come out as
-//! *candidates*. The index compares the text of a candidate before it believes it, so a shared edge costs time but
-//! never gives a wrong answer; and filters that end in the same place for this reason are kept side by side.
+//! A node is 16 bytes; the edges of all nodes for literal levels lie in one hash table. Where only one filter goes on,
+//! there is no further node: the edge leads to the filter itself. An edge knows only 32 bits of its level's hash, no
+//! text: two levels with the same hash share an edge. So what comes out of a look-up are *candidates*; the index
+//! compares their text before it believes them. A shared edge costs time but never gives a wrong answer, and filters
+//! that end in the same place because of it are kept side by side.
 
 use std::collections::BTreeSet;
 
@@ -14,8 +15,11 @@ use super::{FilterId, edges::Edges};
 /// No node, no filter.
 const NONE: u32 = u32::MAX;
 
-/// Set in a slot if there are further filters of this slot in [`Trie::crowd`].
+/// Set in the slot of a filter if there are further ones of this slot in [`Trie::crowd`].
 const CROWDED: u32 = 1 << 31;
+
+/// Set in a child that is not a node but the one filter that goes on here.
+const LEAF: u32 = 1 << 31;
 
 const ROOT: u32 = 0;
 
@@ -23,7 +27,7 @@ const ROOT: u32 = 0;
 const INLINE_LEVELS: usize = 24;
 
 /// One level of a filter.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
     /// A literal level, by its hash.
     Name(u32),
@@ -58,7 +62,7 @@ impl<I: Iterator<Item = u32>> Names<I> {
 
 #[derive(Clone, Debug)]
 struct Node {
-    /// The node of `+`.
+    /// The child for `+`.
     plus: u32,
     /// The filter that goes on with `#` and so ends.
     hash: u32,
@@ -107,36 +111,59 @@ impl Trie {
         }
     }
 
-    /// Adds a filter that is not in the trie yet.
-    pub(super) fn insert(&mut self, levels: impl Iterator<Item = Level>, id: FilterId) {
-        let mut node = ROOT;
-        for level in levels {
-            node = match level {
-                Level::Name(level) => self.edge_or_insert(node, level),
-                Level::Plus => self.plus_or_insert(node),
-                Level::Hash => return self.put(node, Ending::Hash, id),
-            };
+    /// Adds a filter that is not in the trie yet. `levels_of` tells the levels of another one.
+    pub(super) fn insert<L: Iterator<Item = Level>>(
+        &mut self,
+        mut levels: impl Iterator<Item = Level>,
+        id: FilterId,
+        levels_of: impl FnOnce(FilterId) -> L,
+    ) {
+        let (mut node, mut depth) = (ROOT, 0);
+        let (mut level, other) = loop {
+            let level = levels.next();
+            depth += 1;
+            match level.map_or(NONE, |level| self.child(node, level)) {
+                NONE => return self.place(node, level, id),
+                leaf if leaf & LEAF != 0 => break (level, FilterId(leaf & !LEAF)),
+                child => node = child,
+            }
+        };
+        // The other filter was alone here: both go down to where their ways part.
+        let mut its_levels = levels_of(other).skip(depth);
+        while let Some(common) = level {
+            let child = self.allocate();
+            self.set_child(node, common, child);
+            node = child;
+            let (mine, its) = (levels.next(), its_levels.next());
+            level = mine.filter(|&level| mine == its && level != Level::Hash);
+            if level.is_none() {
+                self.place(node, its, other);
+                self.place(node, mine, id);
+            }
         }
-        self.put(node, Ending::Here, id);
     }
 
     /// Takes out a filter and the nodes that nobody needs any more.
     pub(super) fn remove(&mut self, levels: impl Iterator<Item = Level>, id: FilterId) {
         let mut path: SmallVec<[(u32, Level, u32); INLINE_LEVELS]> = SmallVec::new();
-        let (mut node, mut ending) = (ROOT, Ending::Here);
+        let (mut node, mut ending) = (ROOT, Some(Ending::Here));
         for level in levels {
-            let child = match level {
-                Level::Name(hash) => self.edge(node, hash),
-                Level::Plus => self.node(node).plus,
-                Level::Hash => {
-                    ending = Ending::Hash;
-                    break;
-                }
-            };
+            if level == Level::Hash {
+                ending = Some(Ending::Hash);
+                break;
+            }
+            let child = self.child(node, level);
+            if child & LEAF != 0 {
+                self.unlink(node, level);
+                ending = None;
+                break;
+            }
             path.push((node, level, child));
             node = child;
         }
-        self.take(node, ending, id);
+        if let Some(ending) = ending {
+            self.take(node, ending, id);
+        }
         while let Some((parent, level, child)) = path.pop() {
             if !self.node(child).is_empty() {
                 break;
@@ -154,17 +181,15 @@ impl Trie {
     ) -> Option<FilterId> {
         let (mut node, mut ending) = (ROOT, Ending::Here);
         for level in levels {
-            node = match level {
-                Level::Name(hash) => self.edge(node, hash),
-                Level::Plus => self.node(node).plus,
-                Level::Hash => {
-                    ending = Ending::Hash;
-                    break;
-                }
-            };
-            if node == NONE {
-                return None;
+            if level == Level::Hash {
+                ending = Ending::Hash;
+                break;
             }
+            node = match self.child(node, level) {
+                NONE => return None,
+                leaf if leaf & LEAF != 0 => return Some(FilterId(leaf & !LEAF)).filter(|&id| is_right(id)),
+                child => child,
+            };
         }
         let slot = match ending {
             Ending::Here => self.node(node).here,
@@ -179,7 +204,7 @@ impl Trie {
         found
     }
 
-    /// Calls `candidate` for every filter whose levels match the names by their hashes.
+    /// Calls `candidate` for every filter that can match the names: those that do, and some others.
     ///
     /// `internal`: the topic starts with `$`, so a wildcard in the first level does not match it [MQTT-4.7.2-1].
     ///
@@ -215,6 +240,12 @@ impl Trie {
                 }
             }
             wildcards = true;
+            for child in [&mut literal, &mut plus] {
+                if *child != NONE && *child & LEAF != 0 {
+                    candidate(FilterId(*child & !LEAF));
+                    *child = NONE;
+                }
+            }
             next = match (literal, plus) {
                 (NONE, NONE) => postponed.pop(),
                 (NONE, plus) => Some((plus, depth + 1)),
@@ -272,27 +303,36 @@ impl Trie {
         self.edges.get(parent, level).unwrap_or(NONE)
     }
 
-    fn edge_or_insert(&mut self, parent: u32, level: u32) -> u32 {
-        if let Some(known) = self.edges.get(parent, level) {
-            return known;
+    fn child(&self, parent: u32, level: Level) -> u32 {
+        match level {
+            Level::Name(hash) => self.edge(parent, hash),
+            Level::Plus => self.node(parent).plus,
+            Level::Hash => NONE,
         }
-        let child = self.allocate();
-        self.edges.insert(parent, level, child);
-        self.node_mut(parent).edges += 1;
-        child
     }
 
-    fn plus_or_insert(&mut self, parent: u32) -> u32 {
-        if self.node(parent).plus == NONE {
-            self.node_mut(parent).plus = self.allocate();
+    /// Makes `child` the child of `parent` for a literal level or `+`.
+    fn set_child(&mut self, parent: u32, level: Level, child: u32) {
+        match level {
+            Level::Name(hash) if self.edges.set(parent, hash, child) => self.node_mut(parent).edges += 1,
+            Level::Name(_) | Level::Hash => {}
+            Level::Plus => self.node_mut(parent).plus = child,
         }
-        self.node(parent).plus
+    }
+
+    /// Adds a filter to a node in which nobody goes on in the same way.
+    fn place(&mut self, node: u32, next: Option<Level>, id: FilterId) {
+        match next {
+            None => self.put(node, Ending::Here, id),
+            Some(Level::Hash) => self.put(node, Ending::Hash, id),
+            Some(level) => self.set_child(node, level, id.0 | LEAF),
+        }
     }
 
     fn allocate(&mut self) -> u32 {
         if self.free == NONE {
-            let index =
-                u32::try_from(self.nodes.len()).expect("the nodes of 2^31 filters do not fit into memory");
+            let index = u32::try_from(self.nodes.len()).ok().filter(|&index| index < LEAF);
+            let index = index.expect("2^31 nodes do not fit into memory");
             self.nodes.push(Node::EMPTY);
             return index;
         }
