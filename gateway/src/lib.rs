@@ -1,3 +1,4 @@
 //! Tidegate: the gateway binary and the embeddable broker.
 
+pub mod cli;
 pub mod config;
