@@ -183,7 +183,7 @@ impl Shard {
             links: FastMap::default(),
             sessions: Slab::new(),
             by_client: HashMap::default(),
-            index: FilterIndex::new(),
+            index: FilterIndex::with_seed(seed),
             retained: RetainedStore::new(),
             banned: Banned::new(),
             delayed: Delayed::default(),

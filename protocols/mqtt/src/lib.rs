@@ -9,3 +9,4 @@
 //! UTF-8 is UTF-8, or control characters and noncharacters in texts, which are accepted.
 
 pub mod codec;
+pub mod peer;
