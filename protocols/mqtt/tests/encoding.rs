@@ -15,7 +15,7 @@ use mqtt::codec::{
 use ProtocolVersion::{V3, V4, V5};
 
 fn id(value: u16) -> PacketId {
-    PacketId::new(value).unwrap()
+    PacketId::new(value).expect("not zero")
 }
 
 fn encode(packet: &Packet<'_>, version: ProtocolVersion, limit: u32) -> Result<Vec<u8>, EncodeError> {

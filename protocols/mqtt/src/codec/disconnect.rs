@@ -107,7 +107,9 @@ impl<'a> Auth<'a> {
         let properties = AuthProperties::decode(&mut reader)?;
         reader.end()?;
         check_authentication(properties.authentication_method, properties.authentication_data)?;
-        if properties.authentication_method.is_none() {
+        // Success without properties may be left out, so it may also be written out.
+        let says_nothing = reason == ReasonCode::Success && properties == AuthProperties::default();
+        if properties.authentication_method.is_none() && !says_nothing {
             return Err(DecodeError::protocol(
                 "MQTT 5 §3.15.2.2.2",
                 "AUTH has no authentication method",

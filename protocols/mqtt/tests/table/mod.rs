@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 pub(crate) mod broken;
+pub(crate) mod known;
 pub(crate) mod valid;
 
 use mqtt::codec::{Decoder, ProtocolVersion, Sender};

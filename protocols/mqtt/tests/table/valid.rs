@@ -60,7 +60,7 @@ impl Valid {
 }
 
 pub(crate) fn id(value: u16) -> PacketId {
-    PacketId::new(value).unwrap()
+    PacketId::new(value).expect("not zero")
 }
 
 fn user(pairs: &[(&str, &str)]) -> UserProperties<'static> {
@@ -709,6 +709,17 @@ fn others() -> Vec<Valid> {
                 properties: AuthProperties::default(),
             }),
         ),
+        valid(
+            "AUTH success, written out",
+            V5,
+            S,
+            "f0 | 00 {}",
+            Packet::Auth(Auth {
+                reason: ReasonCode::Success,
+                properties: AuthProperties::default(),
+            }),
+        )
+        .also_valid(),
         valid(
             "AUTH continue",
             V5,
