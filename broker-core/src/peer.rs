@@ -11,8 +11,9 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{Event, Message, Request, Timestamp};
 
-/// One client, seen by its protocol.
-pub trait Peer {
+/// One client, seen by its protocol. `Send`, because its link goes to the worker of its client's shard once that is
+/// known; no two threads ever use it at a time.
+pub trait Peer: Send {
     /// Bytes (stream transports) or one datagram have come in. Returns how many bytes from the front were used;
     /// the rest is offered again with what follows it. A peer that [is parked](Peer::is_parked) uses nothing.
     fn handle_input(&mut self, now: Timestamp, input: &[u8], effects: &mut Effects<'_>) -> usize;

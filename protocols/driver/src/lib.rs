@@ -44,6 +44,8 @@ mod listener;
 mod meta;
 mod metrics;
 #[cfg(feature = "net")]
+mod socket;
+#[cfg(feature = "net")]
 mod tls;
 #[cfg_attr(not(feature = "net"), expect(dead_code, reason = "the loops use it"))]
 mod websocket;

@@ -27,7 +27,7 @@ counters! {
     bytes_sent,
     /// Connections whose handshakes were done, and peers attached without a socket.
     connections_opened,
-    /// Those that have ended.
+    /// Those that have ended. A link may move in between: only the sum over all workers says how many exist.
     connections_closed,
     /// Closed by the client: end of stream, or a WebSocket Close frame.
     closed_by_client,
@@ -41,6 +41,8 @@ counters! {
     closed_outbox_full,
     /// Closed because the client broke the WebSocket protocol (RFC 6455).
     closed_websocket_violation,
+    /// Closed because the worker that it belongs to had too much to do.
+    closed_overload,
     /// Closed by a call of the control plane, or by the shutdown.
     closed_by_server,
     /// Sockets dropped because they could not be registered with the event queue.
@@ -53,6 +55,8 @@ counters! {
     handshake_timeouts,
     /// Times that a link went above its high-water mark.
     congestion_events,
+    /// Links that went to the worker of their client's shard.
+    links_moved,
     /// Batches handed to other workers.
     batches_sent,
     /// Batches taken from other workers.

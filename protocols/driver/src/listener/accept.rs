@@ -7,12 +7,14 @@ use std::{
     time::Duration,
 };
 
+use broker_core::Request;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Core, Mailbox, Permit, handshake};
 use crate::{
     CallError, ConnectionMeta, Counters, PeerFactory, Service,
-    worker::{Command, Io},
+    socket::Socket,
+    worker::{Command, Io, Link},
 };
 
 /// Pause after an error that lasts, such as no free file descriptor: doubled up to the second value.
@@ -26,6 +28,8 @@ pub(crate) enum Arrival {
     Socket(Accepted),
     /// A connection whose handshakes are done.
     Established(Box<Established>),
+    /// A link whose client belongs to this worker's shard, and what its peer has asked so far.
+    Moved(Box<Link>, Vec<Request>),
 }
 
 /// A connection that can become a link.
@@ -110,15 +114,10 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 fn pass_on(core: &Arc<Core>, stream: TcpStream, peer: SocketAddr, permit: Permit, to: usize, home: usize) {
-    // A socket belongs to the event queue of the thread that accepted it, unless it is taken out.
-    let stream = if to == home {
-        Stream::Here(stream)
-    } else {
-        match stream.into_std() {
-            Ok(stream) => Stream::Elsewhere(stream),
-            Err(_) => return core.refuse("socket error"),
-        }
-    };
+    let mut stream = Socket::new(stream);
+    if to != home && stream.leave().is_err() {
+        return core.refuse("socket error");
+    }
     let accepted = Accepted { stream, peer, permit };
     match core.workers[to]
         .mailbox()
@@ -130,14 +129,9 @@ fn pass_on(core: &Arc<Core>, stream: TcpStream, peer: SocketAddr, permit: Permit
     }
 }
 
-enum Stream {
-    Here(TcpStream),
-    Elsewhere(std::net::TcpStream),
-}
-
 /// A socket on its way to its worker.
 pub(crate) struct Accepted {
-    stream: Stream,
+    stream: Socket,
     peer: SocketAddr,
     permit: Permit,
 }
@@ -146,19 +140,16 @@ impl Accepted {
     /// On its worker now: a plain connection is established at once, for the others the handshakes begin, as a task
     /// of their own.
     pub(crate) fn begin(
-        self,
+        mut self,
         mailbox: &Arc<Mailbox>,
         counters: &Arc<Counters>,
     ) -> io::Result<Option<Box<Established>>> {
-        let stream = match self.stream {
-            Stream::Here(stream) => stream,
-            Stream::Elsewhere(stream) => TcpStream::from_std(stream)?,
-        };
+        self.stream.join()?;
         let core = self.permit.0.clone();
         #[cfg(not(target_os = "linux"))]
-        stream.set_nodelay(core.config.nodelay)?;
+        self.stream.stream()?.set_nodelay(core.config.nodelay)?;
         let local = if core.is_wildcard {
-            stream.local_addr()?
+            self.stream.stream()?.local_addr()?
         } else {
             core.address
         };
@@ -171,7 +162,7 @@ impl Accepted {
         };
         if let (None, Service::Stream(factory)) = (&core.tls, &core.config.service) {
             return Ok(Some(Box::new(Established {
-                io: Io::Tcp(stream),
+                io: Io::Tcp(self.stream),
                 permit: self.permit,
                 meta,
                 factory: factory.clone(),
@@ -179,7 +170,14 @@ impl Accepted {
                 early: Vec::new(),
             })));
         }
-        handshake::spawn(core, stream, meta, self.permit, mailbox.clone(), counters.clone());
+        handshake::spawn(
+            core,
+            self.stream,
+            meta,
+            self.permit,
+            mailbox.clone(),
+            counters.clone(),
+        );
         Ok(None)
     }
 }

@@ -3,16 +3,14 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{Core, Mailbox, Permit};
 use crate::{
     ConnectionMeta, Counter, Counters, PeerFactory, Service,
     listener::{Arrival, Established},
+    socket::Socket,
     tls,
     websocket::upgrade::{self, Answer, HEADER_BYTES_MAX},
     worker::{Command, Io},
@@ -26,7 +24,7 @@ enum Failure {
 
 pub(super) fn spawn(
     core: Arc<Core>,
-    stream: TcpStream,
+    stream: Socket,
     meta: ConnectionMeta,
     permit: Permit,
     mailbox: Arc<Mailbox>,
@@ -84,7 +82,7 @@ fn failed(core: &Core, counter: &Counter, address: SocketAddr, reason: &str, det
 
 async fn shake(
     core: &Core,
-    stream: TcpStream,
+    stream: Socket,
     mut meta: ConnectionMeta,
     permit: Permit,
 ) -> Result<Established, Failure> {
@@ -93,7 +91,7 @@ async fn shake(
         return Ok(upgraded.establish(Io::Tcp(stream), meta, permit));
     };
     // Boxed at once: the state is large, and moving it would make the task as large.
-    let stream: Box<TlsStream<TcpStream>> =
+    let stream: Box<TlsStream<Socket>> =
         Box::pin(async { TlsAcceptor::from(config).accept(stream).await.map(Box::new) })
             .await
             .map_err(Failure::Tls)?;

@@ -47,6 +47,9 @@ impl Worker {
 
     /// Adds a peer without a socket: a client inside this process. The bytes that it sends go to `sink` once per turn,
     /// or nowhere. Its first chance to act is [`Worker::with_peer`] or [`Worker::input`].
+    ///
+    /// Unlike a socket it is not moved to the shard of its client: attach it where
+    /// [`shard_of`](broker_core::shard::shard_of) says that its client id belongs, or with an empty client id.
     pub fn attach(&mut self, peer: Box<dyn Peer>, sink: Option<Box<dyn FnMut(Bytes) + Send>>) -> LinkId {
         self.counters.connections_opened.add(1);
         let ready = &self.ready;
@@ -113,6 +116,9 @@ impl Worker {
     /// A listener has news.
     pub(super) fn arrive(&mut self, arrival: Arrival) {
         if self.ending.is_some() {
+            if matches!(arrival, Arrival::Moved(..)) {
+                self.counters.connections_closed.add(1);
+            }
             return;
         }
         match arrival {
@@ -126,6 +132,7 @@ impl Worker {
                 }
             },
             Arrival::Established(established) => self.establish(*established),
+            Arrival::Moved(link, requests) => self.take_in(link, requests),
         }
     }
 

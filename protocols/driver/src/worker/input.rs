@@ -160,13 +160,13 @@ impl Worker {
             });
             self.submit(id);
             used += step.unwrap_or(0);
-            if step.is_none_or(|step| step == 0) {
+            if step.is_none_or(|step| step == 0) || self.is_moving(id) {
                 break;
             }
         }
         if let Some(link) = self.links.get_mut(id) {
             // Bytes that a parked peer has not looked at may be whole packets; they are offered again later.
-            link.reoffer = used < input.len() && link.peer.is_parked();
+            link.reoffer = used < input.len() && (link.peer.is_parked() || link.moving.is_some());
         }
         used
     }

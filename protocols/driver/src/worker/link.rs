@@ -10,15 +10,16 @@ use std::{
 
 use broker_core::{Close, LinkId, Outbox, Peer, Timestamp};
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
-use super::wake::{LinkWake, Ready};
+use super::{
+    moving::Move,
+    wake::{LinkWake, Ready},
+};
 use crate::{
     listener::Permit,
+    socket::Socket,
     websocket::{WebSocket, limit},
 };
 
@@ -31,9 +32,9 @@ pub(super) type Sink = Box<dyn FnMut(Bytes) + Send>;
 /// How the bytes travel below WebSocket.
 pub(crate) enum Io {
     /// TCP.
-    Tcp(TcpStream),
+    Tcp(Socket),
     /// TLS over TCP. Boxed: it is an order of magnitude larger.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
     /// Not at all: the peer lives in this process.
     Internal(Option<Sink>),
 }
@@ -64,7 +65,7 @@ pub(super) enum Failure {
 }
 
 /// One connection.
-pub(super) struct Link {
+pub(crate) struct Link {
     pub(super) peer: Box<dyn Peer>,
     pub(super) io: Io,
     pub(super) websocket: Option<Box<WebSocket>>,
@@ -74,6 +75,8 @@ pub(super) struct Link {
     pub(super) state: State,
     pub(super) failure: Option<Failure>,
     pub(super) wake: Option<(Arc<LinkWake>, Waker)>,
+    /// The client belongs to another shard.
+    pub(super) moving: Option<Box<Move>>,
     /// The link's earliest entry in the worker's timers.
     pub(super) alarm: Timestamp,
     /// The driver's own deadline: for progress in writing, or for lingering.
@@ -108,14 +111,7 @@ pub(super) enum Written {
 
 impl Link {
     pub(super) fn new(id: LinkId, peer: Box<dyn Peer>, io: Io, ready: &Arc<Ready>) -> Link {
-        let wake = match io {
-            Io::Internal(_) => None,
-            Io::Tcp(_) | Io::Tls(_) => {
-                let wake = LinkWake::new(id, ready.clone());
-                Some((wake.clone(), Waker::from(wake)))
-            }
-        };
-        Link {
+        let mut link = Link {
             peer,
             io,
             websocket: None,
@@ -123,7 +119,8 @@ impl Link {
             leftover: Vec::new(),
             state: State::Open,
             failure: None,
-            wake,
+            wake: None,
+            moving: None,
             alarm: Timestamp::NEVER,
             deadline: Timestamp::NEVER,
             permit: None,
@@ -136,6 +133,16 @@ impl Link {
             read_paused: false,
             held_up: false,
             reoffer: false,
+        };
+        link.register(id, ready);
+        link
+    }
+
+    /// Lets the socket, if there is one, wake the link by this id.
+    pub(super) fn register(&mut self, id: LinkId, ready: &Arc<Ready>) {
+        if !matches!(self.io, Io::Internal(_)) {
+            let wake = LinkWake::new(id, ready.clone());
+            self.wake = Some((wake.clone(), Waker::from(wake)));
         }
     }
 
@@ -143,6 +150,7 @@ impl Link {
     pub(super) fn takes_input(&self, high_water: usize) -> bool {
         self.state == State::Open
             && self.failure.is_none()
+            && self.moving.is_none()
             && self.outbox.len() < high_water
             && !self.peer.is_parked()
     }

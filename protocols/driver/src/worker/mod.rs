@@ -5,6 +5,7 @@ mod control;
 mod input;
 mod link;
 mod mailbox;
+mod moving;
 mod output;
 mod settle;
 mod timers;
@@ -25,7 +26,7 @@ use broker_core::{
     shard::{Question, Reply, Shard, Ticket},
 };
 
-pub(crate) use link::Io;
+pub(crate) use link::{Io, Link};
 pub(crate) use mailbox::{Command, Mailbox};
 pub use turn::Worker;
 

@@ -57,10 +57,20 @@ impl Worker {
             return;
         }
         let mut requests = std::mem::replace(&mut self.requests, std::mem::take(&mut self.spare_requests));
-        for request in requests.drain(..) {
+        if let Some(moving) = self.links.get_mut(id).and_then(|link| link.moving.as_mut()) {
+            moving.requests.append(&mut requests);
+        }
+        let mut rest = requests.drain(..);
+        while let Some(request) = rest.next() {
+            if let Some(to) = self.destination(id, &request) {
+                let requests = std::iter::once(request).chain(rest.by_ref()).collect();
+                self.prepare_move(id, to, requests);
+                break;
+            }
             self.shard.handle(self.now, id, request);
             self.drain_shard();
         }
+        drop(rest);
         self.spare_requests = requests;
     }
 

@@ -40,6 +40,7 @@ impl Worker {
             return self.fail(id, failure);
         }
         match link.state {
+            State::Open if link.moving.is_some() => return self.depart(id),
             State::Open => {
                 if link.congested && link.outbox.len() <= self.config.low_water_bytes {
                     link.congested = false;

@@ -48,7 +48,7 @@ pub struct Worker {
     pub(super) ready: Arc<Ready>,
     ready_now: Vec<LinkId>,
     pub(super) mailbox: Arc<Mailbox>,
-    everyone: Arc<[WorkerHandle]>,
+    pub(super) everyone: Arc<[WorkerHandle]>,
     inbox: Inbox,
     /// Batches that wait for room at their destination, by [`ShardId`].
     outgoing: Vec<VecDeque<Batch>>,
@@ -221,10 +221,10 @@ impl Worker {
 
     /// Hands over what the turn has for other workers.
     pub(super) fn send_batches(&mut self) {
-        let batches = self.shard.take_batches();
-        if batches.is_empty() && !self.is_held_up {
+        if !self.is_held_up && !self.shard.has_batches() {
             return;
         }
+        let batches = self.shard.take_batches();
         for (to, batch) in batches {
             match self.outgoing.get_mut(usize::from(to.0)) {
                 Some(queue) => queue.push_back(batch),
