@@ -1,4 +1,5 @@
 //! Tidegate: the gateway binary and the embeddable broker.
 
+pub mod auth;
 pub mod cli;
 pub mod config;

@@ -2,6 +2,7 @@
 
 mod cert;
 mod config;
+mod passwd;
 
 use std::{
     ffi::OsString,
@@ -29,6 +30,8 @@ Examples:
       The same as --set mqtt.max_packet_size=4MB: two underscores stand for a dot.
   tidegate cert --out certs --host broker.example
       Make certificates for trying out TLS; prints the settings that use them.
+  tidegate passwd --file users.conf alice
+      Add a user, or change its password.
   tidegate config explain mqtt.max_inflight
       Say what a setting means, what it is, and where that was set.
 
@@ -53,6 +56,7 @@ pub struct Tool {
 #[derive(Debug)]
 enum ToolKind {
     Config(config::ConfigCommand),
+    Passwd(passwd::PasswdArgs),
     Cert(cert::CertArgs),
 }
 
@@ -98,6 +102,8 @@ enum Subcommands {
     /// Check, explain or print the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Add, change or delete a user of the users file
+    Passwd(passwd::PasswdArgs),
     /// Make certificates for development: an authority, a server and a client
     Cert(cert::CertArgs),
 }
@@ -118,6 +124,7 @@ where
     let kind = match subcommand {
         None | Some(Subcommands::Start) => return Ok(Command::Start(sources)),
         Some(Subcommands::Config(command)) => ToolKind::Config(command),
+        Some(Subcommands::Passwd(arguments)) => ToolKind::Passwd(arguments),
         Some(Subcommands::Cert(arguments)) => ToolKind::Cert(arguments),
     };
     Ok(Command::Tool(Tool { sources, kind }))
@@ -138,6 +145,7 @@ impl Tool {
     fn output(self) -> Result<String, Failure> {
         match self.kind {
             ToolKind::Config(command) => command.run(&self.sources),
+            ToolKind::Passwd(arguments) => arguments.run(&self.sources),
             ToolKind::Cert(arguments) => arguments.run(),
         }
     }

@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use broker_core::admission::{AclError, AclRules};
 use rustls::{crypto::aws_lc_rs, server::WebPkiClientVerifier, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
@@ -13,6 +14,7 @@ use super::{
     listener::Listener,
     load::Loaded,
 };
+use crate::auth::Users;
 
 /// Looks at everything on disk that the configuration names, without changing anything.
 ///
@@ -34,15 +36,15 @@ pub fn check_files(loaded: &Loaded) -> Result<(), ConfigErrors> {
             format!("{} is not a directory", data_dir.display()),
         );
     }
-    for (key, path) in [
-        ("acl_file", &settings.acl_file),
-        ("authentication.users_file", &settings.authentication.users_file),
-    ] {
-        if let Some(path) = path
-            && let Err(problem) = is_readable(path)
-        {
-            fail(key.to_owned(), problem);
-        }
+    if let Some(path) = &settings.acl_file
+        && let Err(problem) = check_acl(path)
+    {
+        fail("acl_file".to_owned(), problem);
+    }
+    if let Some(path) = &settings.authentication.users_file
+        && let Err(problem) = check_users(path)
+    {
+        fail("authentication.users_file".to_owned(), problem);
     }
     for listener in settings
         .enabled_listeners()
@@ -58,6 +60,28 @@ pub fn check_files(loaded: &Loaded) -> Result<(), ConfigErrors> {
     } else {
         Err(ConfigErrors(errors))
     }
+}
+
+fn check_acl(path: &Path) -> Result<(), String> {
+    is_readable(path)?;
+    let text =
+        fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    match AclRules::parse(&text) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let AclError {
+                line,
+                column,
+                message,
+            } = error;
+            Err(format!("{}:{line}:{column}: {message}", path.display()))
+        }
+    }
+}
+
+fn check_users(path: &Path) -> Result<(), String> {
+    is_readable(path)?;
+    Users::read(path).map(drop).map_err(|error| error.to_string())
 }
 
 fn is_readable(path: &Path) -> Result<(), String> {

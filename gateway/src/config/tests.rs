@@ -524,6 +524,33 @@ fn files_that_are_named_are_looked_at() {
             "listeners.ssl.default.ssl_options.certfile: empty.pem holds no certificate",
         ]
     );
+
+    fs::write(path("acl.conf"), "{allow, all}.\n{deny all}.\n").unwrap();
+    fs::write(path("users.conf"), "alice:secret\n").unwrap();
+    let arguments = [
+        set("acl_file", "acl.conf"),
+        set("authentication.users_file", "users.conf"),
+    ];
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let problems = check_files(&load_files(&[], &[], &arguments).unwrap()).unwrap_err();
+    let problems: Vec<_> = problems
+        .0
+        .iter()
+        .map(|error| error.message.replace(&path(""), ""))
+        .collect();
+    assert!(
+        problems[0].starts_with("acl_file: acl.conf:2:"),
+        "{}",
+        problems[0]
+    );
+    assert!(
+        problems[1].starts_with("authentication.users_file: users.conf:1:"),
+        "{}",
+        problems[1]
+    );
+    fs::write(path("acl.conf"), "{allow, all}.\n").unwrap();
+    fs::write(path("users.conf"), "# nobody yet\n").unwrap();
+    assert_eq!(check_files(&load_files(&[], &[], &arguments).unwrap()), Ok(()));
 }
 
 proptest! {

@@ -43,8 +43,8 @@ pub(super) static SPECS: &[Spec] = &[
         },
         access: Access::Node(lens!(broker.mqtt.max_payload_size)),
         doc: "Largest application message that is accepted, properties and topic not counted. A \
-              larger one is refused with reason code 0x95 or 0x97 where the protocol has one, and \
-              dropped and counted where it has none.",
+              larger one is not delivered: it is answered by reason code 0x97 (quota exceeded) where \
+              the protocol can, and counted.",
     },
     Spec {
         pattern: "mqtt.max_clientid_len",
@@ -66,7 +66,7 @@ pub(super) static SPECS: &[Spec] = &[
         },
         access: Access::Node(lens!(broker.mqtt.max_topic_levels)),
         doc: "Most levels of a topic or topic filter. Each level is a step of every match. A topic \
-              with more is refused as an invalid topic.",
+              with more is refused with reason code 0x90, a filter with 0x8F.",
     },
     Spec {
         pattern: "mqtt.max_topic_alias",
@@ -98,8 +98,9 @@ pub(super) static SPECS: &[Spec] = &[
             keyword: None,
         },
         access: Access::Node(lens!(broker.mqtt.max_qos_allowed)),
-        doc: "Highest quality of service for publishing (§3.2.2.3.4). A higher one is refused with \
-              reason code 0x9B; subscriptions are granted at most this.",
+        doc: "Highest quality of service for publishing (§3.2.2.3.4). A higher one closes the \
+              connection with reason code 0x9B [MQTT-3.2.2-11]; subscriptions are granted at most \
+              this.",
     },
     Spec {
         pattern: "mqtt.max_inflight",
@@ -142,8 +143,9 @@ pub(super) static SPECS: &[Spec] = &[
             keyword: INFINITY_OR_ZERO,
         },
         access: Access::Node(lens!(Limit, broker.mqtt.max_awaiting_rel)),
-        doc: "QoS 2 messages of one session that were received and not yet released. A further one \
-              is refused with reason code 0x93.",
+        doc: "QoS 2 messages of one session that were received and not yet released. MQTT 5 clients \
+              are told the lower of this and `mqtt.receive_maximum`; one that goes beyond is \
+              disconnected with reason code 0x93.",
     },
     Spec {
         pattern: "mqtt.retry_interval",
@@ -218,8 +220,8 @@ pub(super) static SPECS: &[Spec] = &[
         pattern: "mqtt.retain_available",
         kind: Kind::Boolean,
         access: Access::Node(lens!(broker.mqtt.retain_available)),
-        doc: "Whether messages can be retained (§3.2.2.3.5). If not, a retained publish is refused \
-              with reason code 0x9A.",
+        doc: "Whether messages can be retained (§3.2.2.3.5). If not, a retained publish closes the \
+              connection with reason code 0x9A [MQTT-3.2.2-14].",
     },
     Spec {
         pattern: "mqtt.wildcard_subscription",
@@ -240,7 +242,7 @@ pub(super) static SPECS: &[Spec] = &[
         kind: Kind::Boolean,
         access: Access::Node(lens!(broker.mqtt.exclusive_subscription)),
         doc: "Whether `$exclusive/TOPIC` is available, a subscription that one client at a time can \
-              have.",
+              have. If not, it is refused with reason code 0x8F.",
     },
     Spec {
         pattern: "mqtt.upgrade_qos",

@@ -89,8 +89,8 @@ pub(super) static SPECS: &[Spec] = &[
             keyword: None,
         },
         access: Access::Node(lens!(authentication.timeout)),
-        doc: "How long a client may wait for its password to be verified. One that waited longer is refused with \
-              reason code 0x88 (server unavailable) or 0x89 (server busy); it is never let in.",
+        doc: "How long a client may wait for its password to be verified. One that waited longer is \
+              refused with reason code 0x89 (server busy); it is never let in.",
     },
     Spec {
         pattern: "acl_file",
