@@ -2,11 +2,12 @@
 
 `BROKER` selects it: `tidegate` (default; the binary named by `TIDEGATE_BIN`), `mosquitto` (a reference broker, to
 check the tests themselves; settings that it does not have are left out) or `external` (a broker that runs already;
-`BROKER_TCP`, `BROKER_SSL`, `BROKER_WS`, `BROKER_WSS` = host:port).
+`BROKER_TCP`, `BROKER_SSL`, `BROKER_WS`, `BROKER_WSS` = host:port, with the certificates of `INTEROP_CERTS`).
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import pathlib
 import re
@@ -48,11 +49,18 @@ _CERTIFICATES: Certificates | None = None
 
 
 def certificates() -> Certificates:
-    """The certificates of this run, made on first use with the openssl command."""
+    """The certificates of this run, made on first use with the openssl command (in `INTEROP_CERTS`, if set)."""
     global _CERTIFICATES
     if _CERTIFICATES is None:
-        directory = pathlib.Path(tempfile.mkdtemp(prefix="tidegate-certs-"))
+        kept = os.environ.get("INTEROP_CERTS")
+        directory = pathlib.Path(kept or tempfile.mkdtemp(prefix="tidegate-certs-"))
         made = Certificates(directory)
+        if (directory / "stranger.pem").exists():
+            _CERTIFICATES = made
+            return made
+        directory.mkdir(parents=True, exist_ok=True)
+        if kept is None:
+            atexit.register(shutil.rmtree, directory, ignore_errors=True)
         _authority(made, "ca")
         _authority(made, "stranger-ca")
         _leaf(made, "server", "ca", "serverAuth", "DNS:localhost,IP:127.0.0.1,IP:::1")
