@@ -114,7 +114,9 @@ impl AuthenticationChain {
     /// The answer that needs no backend: `Some` if and only if the chain is empty. A shard asks this first and
     /// leaves its thread only for `None`.
     pub fn inline(&self) -> Option<Authentication> {
-        self.authenticators.is_empty().then(|| self.anonymous())
+        self.authenticators
+            .is_empty()
+            .then(|| self.anonymous(ReasonCode::NotAuthorized))
     }
 
     /// Asks the authenticators in turn. Never [`Authentication::Ignore`]. May block; for the control plane.
@@ -123,14 +125,22 @@ impl AuthenticationChain {
             .iter()
             .map(|authenticator| authenticator.authenticate(now, credentials))
             .find(|answer| *answer != Authentication::Ignore)
-            .unwrap_or_else(|| self.anonymous())
+            .unwrap_or_else(|| {
+                // As for a wrong password, so that the code does not tell which users exist.
+                let is_named = credentials.username.is_some() || credentials.password.is_some();
+                self.anonymous(if is_named {
+                    ReasonCode::BadUserNameOrPassword
+                } else {
+                    ReasonCode::NotAuthorized
+                })
+            })
     }
 
-    fn anonymous(&self) -> Authentication {
+    fn anonymous(&self, refusal: ReasonCode) -> Authentication {
         if self.allow_anonymous {
             Authentication::Allow(Grant::default())
         } else {
-            Authentication::Deny(ReasonCode::NotAuthorized)
+            Authentication::Deny(refusal)
         }
     }
 }
@@ -291,13 +301,19 @@ mod tests {
             }
             assert_eq!(chain.inline(), None);
             let id = ClientId::new("c");
-            let ask = |username| {
-                let connect = connect(username);
+            let ask = |username: Option<&str>| {
+                let mut connect = connect(username);
+                connect.password = username.map(|_| b"secret word".to_vec());
                 chain.authenticate(Timestamp::from_millis(0), &Credentials::new(&connect, &id))
             };
             assert_eq!(ask(Some("alice")), bad);
             assert_eq!(ask(Some("bob")), superuser);
-            assert_eq!(ask(Some("carol")), fallback);
+            let unknown = if allow_anonymous {
+                fallback.clone()
+            } else {
+                bad.clone()
+            };
+            assert_eq!(ask(Some("carol")), unknown);
             assert_eq!(ask(None), fallback);
         }
         assert_eq!(first.2.load(Ordering::Relaxed), 8);

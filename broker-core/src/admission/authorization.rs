@@ -66,10 +66,18 @@ pub enum NoMatch {
 pub struct CacheConfig {
     /// `enable`; default true.
     pub enable: bool,
-    /// `max_size`: answers remembered per client; default 32. At the bound the oldest one goes.
+    /// `max_size`: answers remembered per client; default 32. At the bound the oldest one goes. More than
+    /// [`CacheConfig::SIZE_MAX`] are not remembered, whatever it says.
     pub max_size: usize,
     /// `ttl`: how long an answer is remembered; default 1 minute.
     pub ttl: Duration,
+}
+
+impl CacheConfig {
+    /// Most answers per client: all of them are looked through, which then is as dear as asking a source.
+    pub const SIZE_MAX: usize = 256;
+    /// Longest topic whose answer is remembered, bytes, so that hostile topics cannot fill the memory.
+    pub const TOPIC_BYTES_MAX: usize = 1024;
 }
 
 impl Default for CacheConfig {
@@ -119,7 +127,8 @@ impl Authorization {
         if self.sources.is_empty() {
             return self.no_match == NoMatch::Allow;
         }
-        if !self.cache.enable || self.cache.max_size == 0 {
+        let max_size = self.cache.max_size.min(CacheConfig::SIZE_MAX);
+        if !self.cache.enable || max_size == 0 || topic.len() > CacheConfig::TOPIC_BYTES_MAX {
             return self.decide(client, action, topic);
         }
         let key = Key::new(action, topic);
@@ -134,7 +143,7 @@ impl Authorization {
             expires: now.after(self.cache.ttl),
             allowed,
         };
-        cache.insert(self.generation, self.cache.max_size, entry);
+        cache.insert(self.generation, max_size, entry);
         allowed
     }
 
@@ -370,6 +379,26 @@ mod tests {
             assert!(!authorization.check(at(0), &client(false), &mut cache, SUBSCRIBE, topic));
             assert_eq!(source.asked(), asked, "{topic}");
             assert!(cache.len() <= 2);
+        }
+    }
+
+    #[test]
+    fn the_memory_of_a_cache_is_bounded_whatever_the_configuration_and_the_client_do() {
+        let source = Source::new("", Verdict::Allow);
+        let config = CacheConfig {
+            max_size: usize::MAX,
+            ..CacheConfig::default()
+        };
+        let authorization = Authorization::new(vec![source.clone()], NoMatch::Deny, config);
+        let mut cache = AuthorizationCache::default();
+        for n in 0..1000 {
+            authorization.check(at(0), &client(false), &mut cache, SUBSCRIBE, &n.to_string());
+        }
+        assert_eq!(cache.len(), CacheConfig::SIZE_MAX);
+        let mut cache = AuthorizationCache::default();
+        for (bytes, remembered) in [(1025, 0), (1024, 1)] {
+            authorization.check(at(0), &client(false), &mut cache, SUBSCRIBE, &"x".repeat(bytes));
+            assert_eq!(cache.len(), remembered);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Password hashes: making them, reading them, and comparing passwords with them in constant time.
 
-use std::{fmt, io, str::FromStr};
+use std::{fmt, io};
 
 use argon2::{
     Argon2, PasswordHasher, PasswordVerifier,
@@ -21,25 +21,9 @@ pub enum HashAlgorithm {
     Pbkdf2Sha256,
 }
 
-impl FromStr for HashAlgorithm {
-    type Err = HashError;
-
-    fn from_str(name: &str) -> Result<HashAlgorithm, HashError> {
-        match name {
-            "argon2id" => Ok(HashAlgorithm::Argon2id),
-            "bcrypt" => Ok(HashAlgorithm::Bcrypt),
-            "pbkdf2-sha256" => Ok(HashAlgorithm::Pbkdf2Sha256),
-            _ => Err(HashError::UnknownAlgorithm),
-        }
-    }
-}
-
 /// Why a hash cannot be made or used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum HashError {
-    /// No such algorithm.
-    #[error("unknown algorithm: expected argon2id, bcrypt or pbkdf2-sha256")]
-    UnknownAlgorithm,
     /// A text that is no hash of a kind that is known.
     #[error(
         "not a password hash: expected $argon2id$.., $2b$.., $pbkdf2-sha256$.. or $pbkdf2-sha512$..; \
@@ -91,7 +75,11 @@ pub fn random_salt() -> io::Result<[u8; 16]> {
 /// # Errors
 ///
 /// [`HashError::PasswordTooLong`] for bcrypt and more than 71 bytes.
-pub fn hash_password(algorithm: HashAlgorithm, password: &[u8], salt: &[u8; 16]) -> Result<String, HashError> {
+pub fn hash_password(
+    algorithm: HashAlgorithm,
+    password: &[u8],
+    salt: &[u8; 16],
+) -> Result<String, HashError> {
     let phc = match algorithm {
         HashAlgorithm::Argon2id => Argon2::default().hash_password_with_salt(password, salt),
         HashAlgorithm::Pbkdf2Sha256 => Pbkdf2::default().hash_password_with_salt(password, salt),
@@ -101,7 +89,8 @@ pub fn hash_password(algorithm: HashAlgorithm, password: &[u8], salt: &[u8; 16])
                 .map_err(|_| HashError::PasswordTooLong);
         }
     };
-    phc.map(|hash| hash.to_string()).map_err(|error| HashError::Damaged(error.to_string()))
+    phc.map(|hash| hash.to_string())
+        .map_err(|error| HashError::Damaged(error.to_string()))
 }
 
 /// A password hash that has been found usable.
@@ -131,7 +120,10 @@ impl StoredHash {
         } else if text.starts_with("$pbkdf2-") {
             check_pbkdf2(&phc(text)?)?;
             Kind::Pbkdf2
-        } else if ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| text.starts_with(prefix)) {
+        } else if ["$2a$", "$2b$", "$2y$"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
+        {
             let parts: bcrypt::HashParts = text.parse().map_err(damaged)?;
             at_most("the cost", parts.get_cost(), BCRYPT_COST_MAX)?;
             Kind::Bcrypt
@@ -148,10 +140,12 @@ impl StoredHash {
     pub fn verify(&self, password: &[u8]) -> bool {
         match self.kind {
             Kind::Bcrypt => bcrypt::verify(password, &self.text).unwrap_or(false),
-            Kind::Argon2 => phc(&self.text)
-                .is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok()),
-            Kind::Pbkdf2 => phc(&self.text)
-                .is_ok_and(|hash| Pbkdf2::default().verify_password(password, &hash).is_ok()),
+            Kind::Argon2 => {
+                phc(&self.text).is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok())
+            }
+            Kind::Pbkdf2 => {
+                phc(&self.text).is_ok_and(|hash| Pbkdf2::default().verify_password(password, &hash).is_ok())
+            }
         }
     }
 
@@ -160,7 +154,12 @@ impl StoredHash {
         match self.kind {
             Kind::Bcrypt => self.text.get(..6).unwrap_or_default(),
             Kind::Argon2 | Kind::Pbkdf2 => {
-                let fields: usize = self.text.rsplitn(3, '$').take(2).map(|field| field.len() + 1).sum();
+                let fields: usize = self
+                    .text
+                    .rsplitn(3, '$')
+                    .take(2)
+                    .map(|field| field.len() + 1)
+                    .sum();
                 &self.text[..self.text.len() - fields]
             }
         }
@@ -176,7 +175,12 @@ impl fmt::Debug for StoredHash {
 
 fn phc(text: &str) -> Result<PasswordHash, HashError> {
     let hash = PasswordHash::new(text).map_err(damaged)?;
-    if hash.hash.is_none() || hash.salt.as_ref().is_none_or(|salt| salt.len() < Salt::MIN_LENGTH) {
+    if hash.hash.is_none()
+        || hash
+            .salt
+            .as_ref()
+            .is_none_or(|salt| salt.len() < Salt::MIN_LENGTH)
+    {
         return Err(HashError::Damaged("salt or hash is missing".to_owned()));
     }
     Ok(hash)
@@ -184,7 +188,9 @@ fn phc(text: &str) -> Result<PasswordHash, HashError> {
 
 fn check_argon2(hash: &PasswordHash) -> Result<(), HashError> {
     argon2::Algorithm::try_from(hash.algorithm.as_str()).map_err(|_| HashError::NotAHash)?;
-    hash.version.map_or(Ok(argon2::Version::default()), argon2::Version::try_from).map_err(damaged)?;
+    hash.version
+        .map_or(Ok(argon2::Version::default()), argon2::Version::try_from)
+        .map_err(damaged)?;
     let params = argon2::Params::try_from(hash).map_err(damaged)?;
     at_most("its memory in KiB", params.m_cost(), ARGON2_MEMORY_KIB_MAX)?;
     at_most("the number of its passes", params.t_cost(), ARGON2_PASSES_MAX)
@@ -200,7 +206,11 @@ fn check_pbkdf2(hash: &PasswordHash) -> Result<(), HashError> {
 }
 
 fn at_most(what: &'static str, value: u32, max: u32) -> Result<(), HashError> {
-    if value <= max { Ok(()) } else { Err(HashError::TooCostly { what, value, max }) }
+    if value <= max {
+        Ok(())
+    } else {
+        Err(HashError::TooCostly { what, value, max })
+    }
 }
 
 fn damaged(error: impl fmt::Display) -> HashError {

@@ -69,7 +69,11 @@ pub fn upsert_user(
     let flag = if is_superuser { ":superuser" } else { "" };
     let line = format!("{user_id}:{hash}{flag}");
     let was_there = change(path, user_id, Some(&line))?;
-    Ok(if was_there { Upserted::Replaced } else { Upserted::Added })
+    Ok(if was_there {
+        Upserted::Replaced
+    } else {
+        Upserted::Added
+    })
 }
 
 /// Removes a user; `false` if there was none.
@@ -96,7 +100,9 @@ fn change(path: &Path, user_id: &str, line: Option<&str>) -> Result<bool, Update
             }));
         }
     };
-    let was_there = Users::parse(&text, &path.display().to_string())?.get(user_id).is_some();
+    let was_there = Users::parse(&text, &path.display().to_string())?
+        .get(user_id)
+        .is_some();
     if !was_there && line.is_none() {
         return Ok(false);
     }
@@ -183,7 +189,11 @@ impl Replacement<'_> {
         self.is_done = true;
         #[cfg(unix)]
         if let Some(folder) = self.path.parent() {
-            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            let folder = if folder.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                folder
+            };
             File::open(folder)?.sync_all()?;
         }
         Ok(())

@@ -148,12 +148,15 @@ impl Users {
     }
 
     /// A hash that takes as long to compare with as most of the file's.
-    fn decoy(&self) -> Option<StoredHash> {
+    pub(super) fn decoy(&self) -> Option<StoredHash> {
         let mut classes: BTreeMap<&str, (usize, &StoredHash)> = BTreeMap::new();
         for hash in self.users.values().map(|user| &user.hash) {
             classes.entry(hash.cost_class()).or_insert((0, hash)).0 += 1;
         }
-        classes.into_values().max_by_key(|(count, _)| *count).map(|(_, hash)| hash.clone())
+        classes
+            .into_values()
+            .max_by_key(|(count, _)| *count)
+            .map(|(_, hash)| hash.clone())
     }
 }
 
