@@ -17,6 +17,7 @@ mod reader;
 mod reasons;
 mod suback;
 mod subscribe;
+mod user_properties;
 mod writer;
 
 use bytes::BytesMut;
@@ -31,12 +32,13 @@ pub use fixed_header::PacketType;
 pub use outgoing::{Hop, OutgoingPublish};
 pub use properties::{
     AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties,
-    UnsubscribeProperties, UserProperties,
+    UnsubscribeProperties,
 };
 pub use publish::Publish;
 pub use reasons::ReasonCodes;
 pub use suback::{SubAck, UnsubAck};
 pub use subscribe::{Subscribe, Subscription, Subscriptions, TopicFilters, Unsubscribe, is_valid_filter};
+pub use user_properties::UserProperties;
 
 use fixed_header::FixedHeader;
 use reader::VarInt;

@@ -177,7 +177,7 @@ impl<'a> Subscribe<'a> {
             subscribe.user = UserProperties::of_block(block);
         }
         let payload = reader.take_rest();
-        check_payload(payload, |reader| {
+        check_payload(payload, NO_SUBSCRIPTION, |reader| {
             let filter = read_filter(reader, version)?;
             let options = reader.u8()?;
             check_options(options, filter, version)
@@ -231,7 +231,9 @@ impl<'a> Unsubscribe<'a> {
             unsubscribe.properties = UnsubscribeProperties::decode(&mut reader)?;
         }
         let payload = reader.take_rest();
-        check_payload(payload, |reader| read_filter(reader, version).map(drop))?;
+        check_payload(payload, NO_FILTER, |reader| {
+            read_filter(reader, version).map(drop)
+        })?;
         unsubscribe.filters = TopicFilters(Source::Encoded(payload));
         Ok(unsubscribe)
     }
@@ -245,15 +247,17 @@ impl<'a> Unsubscribe<'a> {
     }
 }
 
+const NO_SUBSCRIPTION: DecodeError = DecodeError::protocol("MQTT-3.8.3-2", "SUBSCRIBE has no topic filter");
+
+const NO_FILTER: DecodeError = DecodeError::protocol("MQTT-3.10.3-2", "UNSUBSCRIBE has no topic filter");
+
 fn check_payload<'a>(
     payload: &'a [u8],
+    if_empty: DecodeError,
     mut check: impl FnMut(&mut Reader<'a>) -> Result<(), DecodeError>,
 ) -> Result<(), DecodeError> {
     if payload.is_empty() {
-        return Err(DecodeError::protocol(
-            "MQTT-3.8.3-2",
-            "SUBSCRIBE or UNSUBSCRIBE has no topic filter",
-        ));
+        return Err(if_empty);
     }
     let mut reader = Reader::new(payload);
     while !reader.is_empty() {
