@@ -16,6 +16,7 @@ mod settings;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod units;
 mod validate;
 mod value;
 
