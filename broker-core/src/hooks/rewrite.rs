@@ -158,7 +158,8 @@ fn destination(dest_topic: &str, groups: usize) -> Result<Vec<Part>, RewriteErro
 /// The hook that rewrites topics. The first rule that applies is used, and only that one; a result that is not a
 /// valid topic leaves the topic as it is.
 ///
-/// Of `$share/GROUP/FILTER`, `$queue/FILTER` and `$exclusive/FILTER` only FILTER is looked at and rewritten.
+/// Of `$share/GROUP/FILTER`, `$queue/FILTER`, `$exclusive/FILTER` and `$local/FILTER` only FILTER is looked at and
+/// rewritten.
 #[derive(Clone, Debug, Default)]
 pub struct Rewrite {
     rules: Vec<RewriteRule>,
@@ -199,14 +200,14 @@ impl Hook for Rewrite {
     }
 }
 
-/// Length of the part of a filter that is no topic (MQTT 5 §4.8.2, and EMQX's `$queue/`, `$exclusive/`).
+/// Length of the part of a filter that is no topic (MQTT 5 §4.8.2, and EMQX's `$queue/`, `$exclusive/`, `$local/`).
 fn prefix_len(filter: &str) -> usize {
     let rest = if let Some(shared) = filter.strip_prefix("$share/") {
         shared.split_once('/').map(|(_, rest)| rest)
     } else {
-        filter
-            .strip_prefix("$queue/")
-            .or_else(|| filter.strip_prefix("$exclusive/"))
+        ["$queue/", "$exclusive/", "$local/"]
+            .iter()
+            .find_map(|prefix| filter.strip_prefix(prefix))
     };
     rest.map_or(0, |rest| filter.len() - rest.len())
 }
@@ -253,6 +254,7 @@ mod tests {
             (Subscribe, "$share/g/down/led", Some("$share/g/dev/c1/led/+")),
             (Unsubscribe, "$queue/x/y/1", Some("$queue/z/y/1")),
             (Subscribe, "$exclusive/x/y/#", Some("$exclusive/z/y/#")),
+            (Subscribe, "$local/x/y/1", Some("$local/z/y/1")),
             (Publish, "who", None),
             (Publish, "other", None),
         ] {
