@@ -45,7 +45,7 @@ pub(crate) fn answer(bytes: &mut Vec<u8>, settings: &WebSocketSettings) -> Optio
             request
         }
         Ok(None) => return Some(refuse("400 Bad Request", "not HTTP")),
-        Err(error) => return Some(refuse("400 Bad Request", &error.to_string())),
+        Err(error) => return Some(refuse_upgrade(&error)),
     };
     Some(check(&request, settings).unwrap_or_else(|refusal| refusal))
 }
