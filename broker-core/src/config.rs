@@ -69,7 +69,8 @@ pub struct MqttConfig {
     pub retry_interval: Option<Duration>,
     /// Session expiry of 3.x clients with clean session 0, and the highest that MQTT 5 clients get.
     pub session_expiry_interval: Duration,
-    /// Keep alive imposed on clients, seconds; `None`: the client chooses.
+    /// Longest keep alive that MQTT 5 clients get, seconds: a longer one, or none, is replaced by this (§3.2.2.3.14).
+    /// `None`: the client chooses. Clients of 3.x cannot be told.
     pub server_keepalive: Option<u16>,
     /// Retained messages are supported.
     pub retain_available: bool,
@@ -118,6 +119,12 @@ pub enum DenyAction {
 }
 
 impl MqttConfig {
+    /// The keep alive that replaces what a client proposed, if it does.
+    pub fn imposed_keep_alive(&self, proposed: u16) -> Option<u16> {
+        self.server_keepalive
+            .filter(|&imposed| proposed == 0 || proposed > imposed)
+    }
+
     /// The Receive Maximum told to MQTT 5 clients and enforced on all.
     pub fn effective_receive_maximum(&self) -> u16 {
         match u16::try_from(self.max_awaiting_rel) {

@@ -39,9 +39,12 @@ macro_rules! metrics {
         }
 
         impl $struct {
+            /// How many there are.
+            pub const COUNT: usize = [$($name,)*].len();
+
             /// Every name with its value, in a fixed order.
-            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$(($name, self.$field.get()),)*].into_iter()
+            pub fn values(&self) -> [(&'static str, u64); Self::COUNT] {
+                [$(($name, self.$field.get()),)*]
             }
         }
     };

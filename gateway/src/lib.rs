@@ -3,3 +3,6 @@
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod node;
+pub mod server;
+pub mod telemetry;

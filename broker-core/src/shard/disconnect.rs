@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Closing, Disconnect, DisconnectCause, Event, LinkId, MessageParts, Properties, Timestamp, Will,
+    Closing, Disconnect, DisconnectCause, Event, LinkId, MessageParts, Properties, ReasonCode, Timestamp,
+    Will,
     session::{Presence, SessionKey},
 };
 
@@ -29,6 +30,22 @@ impl Shard {
             }
             None => {}
         }
+    }
+
+    /// Tells every client that the server shuts down and ends its connection; sessions stay as they are.
+    pub fn shut_down(&mut self, now: Timestamp) {
+        self.now = now;
+        let mut links: Vec<LinkId> = self.links.keys().copied().collect();
+        links.sort_unstable();
+        for link in links {
+            let closing = Closing::new(ReasonCode::ServerShuttingDown);
+            match self.links.get(&link) {
+                Some(&Link::Online(key)) => self.close_session(now, key, closing),
+                Some(Link::Connecting(_)) => self.refuse(now, link, closing),
+                None => {}
+            }
+        }
+        self.apply_effects(now);
     }
 
     /// Ends the connection of an online session for a reason of the broker's.

@@ -54,7 +54,11 @@ impl Shard {
         let connected = ClientConnected {
             client: &session.client,
             connected_at: now,
-            keep_alive: common.config.mqtt.server_keepalive.unwrap_or(connect.keep_alive),
+            keep_alive: common
+                .config
+                .mqtt
+                .imposed_keep_alive(connect.keep_alive)
+                .unwrap_or(connect.keep_alive),
             clean_start: connect.clean_start,
             session_expiry_interval: session.expiry_interval,
             receive_maximum: connect.receive_maximum,

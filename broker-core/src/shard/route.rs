@@ -18,7 +18,10 @@ pub(crate) struct Route {
     pub(crate) subscribers: Subscribers,
     /// Other shards with a plain subscriber.
     pub(crate) remote: ShardSet,
-    #[expect(clippy::box_collection, reason = "one word in millions of routes without a group")]
+    #[expect(
+        clippy::box_collection,
+        reason = "one word in millions of routes without a group"
+    )]
     pub(crate) groups: Option<Box<Vec<Group>>>,
 }
 
@@ -83,7 +86,10 @@ pub(crate) struct Subscriber {
 
 /// The plain subscribers of one filter: mostly one, sometimes a million.
 #[derive(Debug, Default)]
-#[expect(clippy::box_collection, reason = "most filters have one subscriber: the others may cost a detour")]
+#[expect(
+    clippy::box_collection,
+    reason = "most filters have one subscriber: the others may cost a detour"
+)]
 pub(crate) enum Subscribers {
     #[default]
     None,

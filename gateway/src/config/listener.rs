@@ -146,7 +146,7 @@ impl Listener {
                 fail_if_no_subprotocol: true,
                 check_origin_enable: false,
                 check_origins: owned(&["http://localhost:18083", "http://127.0.0.1:18083"]),
-                supported_subprotocols: owned(&["mqtt", "mqtt-v3", "mqtt-v3.1.1", "mqtt-v5"]),
+                supported_subprotocols: owned(&["mqtt", "mqttv3.1", "mqtt-v3", "mqtt-v3.1.1", "mqtt-v5"]),
                 max_frame_size: None,
             },
             tls: TlsOptions {

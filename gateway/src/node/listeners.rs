@@ -1,0 +1,104 @@
+//! Listeners: from their settings to sockets that make MQTT peers.
+
+use std::sync::Arc;
+
+use broker_core::MqttConfig;
+use driver::{
+    ClientAuth, ConnectionMeta, ListenError, Listener, ListenerConfig, ListenerInfo, PeerFactory, Service,
+    TlsSettings, WebSocketRoute, WebSocketSettings, Workers,
+};
+use mqtt::peer::{Peer, PeerSettings, Transport};
+
+use crate::config::{self, Verify};
+
+/// WebSocket messages are passed on as they come: their bound costs no memory, and MQTT has its own.
+const WEBSOCKET_MESSAGE_MAX: u64 = 1 << 40;
+
+/// Opens one listener. Without an address it listens on IPv6 and IPv4, or on IPv4 where there is no IPv6.
+pub(super) fn open(
+    workers: &Workers,
+    listener: &config::Listener,
+    mqtt: &MqttConfig,
+) -> Result<Listener, ListenError> {
+    let mut last = None;
+    for address in listener.bind.candidates() {
+        let clock = workers.clock();
+        match workers.listen(ListenerConfig {
+            info: Arc::new(ListenerInfo {
+                name: listener.id().into(),
+                zone: listener.zone.as_str().into(),
+                mountpoint: listener.mountpoint.as_str().into(),
+            }),
+            bind: address,
+            ipv6_only: false,
+            backlog: i32::try_from(listener.tcp.backlog).unwrap_or(i32::MAX),
+            nodelay: listener.tcp.nodelay,
+            max_connections: listener.max_connections.unwrap_or(0),
+            handshake_timeout: listener.tls.handshake_timeout,
+            tls: tls_settings(listener),
+            service: service(listener, factory(listener, mqtt, clock)),
+        }) {
+            Ok(opened) => return Ok(opened),
+            Err(error @ ListenError::Tls { .. }) => return Err(error),
+            // The next candidate, for machines without IPv6; a port in use is in use there, too.
+            Err(error) => last = last.or(Some(error)),
+        }
+    }
+    Err(last.expect("there is at least one candidate"))
+}
+
+fn service(listener: &config::Listener, factory: PeerFactory) -> Service {
+    if !listener.kind.is_websocket() {
+        return Service::Stream(factory);
+    }
+    let options = &listener.websocket;
+    let mut settings = WebSocketSettings::new(WebSocketRoute {
+        path: options.mqtt_path.clone(),
+        subprotocols: options.supported_subprotocols.clone(),
+        subprotocol_required: options.fail_if_no_subprotocol,
+        factory,
+    });
+    settings.message_bytes_max = options
+        .max_frame_size
+        .map_or(WEBSOCKET_MESSAGE_MAX, |bytes| bytes as u64);
+    if options.check_origin_enable {
+        settings.allowed_origins.clone_from(&options.check_origins);
+    }
+    Service::WebSocket(settings)
+}
+
+fn factory(listener: &config::Listener, mqtt: &MqttConfig, clock: driver::Clock) -> PeerFactory {
+    let settings = Arc::new(PeerSettings::new(
+        mqtt.clone(),
+        &listener.mountpoint,
+        &listener.id(),
+        &listener.zone,
+    ));
+    Arc::new(move |meta: ConnectionMeta| {
+        let transport = Transport {
+            peer: Some(meta.peer),
+            local: Some(meta.local),
+            certificate: meta.certificate,
+        };
+        let peer = Peer::new(clock.now(), Arc::clone(&settings), transport);
+        Box::new(peer)
+    })
+}
+
+/// The TLS settings of an ssl or wss listener that has its files.
+pub(super) fn tls_settings(listener: &config::Listener) -> Option<TlsSettings> {
+    if !listener.kind.is_tls() {
+        return None;
+    }
+    let options = &listener.tls;
+    let mut settings = TlsSettings::new(options.certfile.as_ref()?, options.keyfile.as_ref()?);
+    settings.ca_file.clone_from(&options.cacertfile);
+    settings.client_auth = match (options.verify, options.fail_if_no_peer_cert) {
+        (Verify::None, _) => ClientAuth::None,
+        (Verify::Peer, false) => ClientAuth::Optional,
+        (Verify::Peer, true) => ClientAuth::Required,
+    };
+    settings.tls12 = options.versions.tls12;
+    settings.tls13 = options.versions.tls13;
+    Some(settings)
+}

@@ -1,0 +1,232 @@
+//! The composition root: turns a configuration into a running broker.
+//!
+//! ```text
+//! Settings ─▶ Common (limits, admission, hooks) ─▶ one Shard per worker thread
+//!          ─▶ listeners ─▶ MQTT peers
+//! questions of the shards ─▶ ControlPlane ─▶ answers
+//! ```
+
+mod admission;
+mod control;
+mod hooks;
+mod listeners;
+mod stats;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use broker_core::{
+    ShardId,
+    shard::{Common, SHARDS_MAX, Shard, ShardSettings},
+};
+use driver::{Clock, ListenError, Listener, TlsError, WorkerConfig, Workers};
+
+use crate::config::{self, Settings};
+use control::ControlPlane;
+use stats::NodeStats;
+
+pub use admission::AdmissionError;
+pub use hooks::Extensions;
+
+/// Time that clients have at shutdown to take what waits for them.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// A running broker. Dropped without [`Node::shutdown`], it ends without a word to its clients.
+pub struct Node {
+    workers: Workers,
+    listeners: Vec<Open>,
+    control: ControlPlane,
+    stats: Arc<NodeStats>,
+    extensions: Extensions,
+}
+
+/// An open listener and what it was opened from.
+struct Open {
+    settings: config::Listener,
+    listener: Listener,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file of rules or users is not what it should be.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
+    /// A listener cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The certificates of a listener cannot be read anew.
+    #[error("listener {listener}: {cause}")]
+    Certificates {
+        /// Its name, such as `ssl:default`.
+        listener: String,
+        /// Which file, and what helps.
+        cause: TlsError,
+    },
+    /// The threads cannot be started.
+    #[error(transparent)]
+    Workers(#[from] driver::StartError),
+    /// Randomness or threads of the system are missing.
+    #[error("the system refuses: {0}")]
+    System(#[from] io::Error),
+}
+
+impl Node {
+    /// Starts the workers, without any listener. `extensions`: hooks and authenticators besides the configured ones.
+    ///
+    /// # Errors
+    /// If a file that the settings name cannot be used, or the system refuses threads.
+    pub fn start(settings: &Settings, extensions: Extensions) -> Result<Node, StartError> {
+        let clock = Clock::start();
+        let count = workers(settings);
+        let stats = Arc::new(NodeStats::new(&settings.broker.node_name));
+        let common = Arc::new(common(settings, &extensions, &stats, clock)?);
+        let control = ControlPlane::start(Arc::clone(&common), clock, settings.authentication.timeout)?;
+        let mut shards = Vec::new();
+        for id in 0..count {
+            let (common, stats) = (Arc::clone(&common), Arc::clone(&stats));
+            let seed = random_seed()?;
+            shards.push(move || {
+                let shard = Shard::new(ShardSettings {
+                    id: ShardId(id),
+                    shards: count,
+                    common,
+                    seed,
+                });
+                stats.add_shard(&shard);
+                shard
+            });
+        }
+        let workers = Workers::start(&worker_config(settings), clock, shards, control.ask_handler())?;
+        control.connect(workers.handles());
+        Ok(Node {
+            workers,
+            listeners: Vec::new(),
+            control,
+            stats,
+            extensions,
+        })
+    }
+
+    /// Opens every listener that is enabled, in the order of their kinds and names.
+    ///
+    /// # Errors
+    /// The first that cannot be opened; those before it stay open.
+    pub fn listen(&mut self, settings: &Settings) -> Result<(), StartError> {
+        for listener in settings.enabled_listeners() {
+            let opened = listeners::open(&self.workers, listener, &settings.broker.mqtt)?;
+            self.listeners.push(Open {
+                settings: listener.clone(),
+                listener: opened,
+            });
+        }
+        Ok(())
+    }
+
+    /// Names and addresses of the open listeners; the port is the real one where port 0 was asked for.
+    pub fn listening(&self) -> impl Iterator<Item = (String, SocketAddr)> {
+        self.listeners
+            .iter()
+            .map(|open| (open.settings.id(), open.listener.address()))
+    }
+
+    /// Takes over what may change while the node runs: limits, rules, users, rewriting, and the certificates of the
+    /// listeners. Sockets, workers and the node's name stay.
+    ///
+    /// # Errors
+    /// What cannot be used; everything stays as it was then.
+    pub fn reload(&mut self, settings: &Settings) -> Result<(), StartError> {
+        let common = Arc::new(common(
+            settings,
+            &self.extensions,
+            &self.stats,
+            self.workers.clock(),
+        )?);
+        for open in &self.listeners {
+            let name = open.settings.id();
+            let known = settings.listeners.iter().find(|listener| listener.id() == name);
+            if let Some(tls) = known.and_then(listeners::tls_settings) {
+                open.listener
+                    .reload_tls(&tls)
+                    .map_err(|cause| StartError::Certificates {
+                        listener: name,
+                        cause,
+                    })?;
+            }
+        }
+        self.control.reconfigure(Arc::clone(&common));
+        for handle in self.workers.handles() {
+            let common = Arc::clone(&common);
+            if let Err(error) = handle.run(move |worker| worker.shard().reconfigure(common)) {
+                tracing::error!(%error, worker = handle.id().0, "a worker did not take over the new configuration");
+            }
+        }
+        Ok(())
+    }
+
+    /// The worker threads, for those who embed the broker.
+    pub(crate) fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    /// Every counter and gauge with its value, summed over the workers.
+    pub fn metrics(&self) -> Vec<(String, u64)> {
+        self.stats.all(self.workers.handles())
+    }
+
+    /// Ends the node in order: no new connections, every client is told, what waits is written. Blocks for at most
+    /// a few seconds.
+    pub fn shutdown(self) {
+        for open in &self.listeners {
+            open.listener.stop();
+        }
+        for handle in self.workers.handles() {
+            let told = handle.call_blocking(|worker| {
+                let now = worker.now();
+                worker.shard().shut_down(now);
+            });
+            if let Err(error) = told {
+                tracing::warn!(%error, worker = handle.id().0, "the clients of a worker could not be told");
+            }
+        }
+        self.workers.shutdown(SHUTDOWN);
+    }
+}
+
+fn common(
+    settings: &Settings,
+    extensions: &Extensions,
+    stats: &Arc<NodeStats>,
+    clock: Clock,
+) -> Result<Common, StartError> {
+    Ok(Common {
+        config: settings.broker.clone(),
+        admission: admission::build(settings, extensions)?,
+        hooks: hooks::build(settings, extensions, stats, clock),
+    })
+}
+
+fn workers(settings: &Settings) -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let cores = u16::try_from(cores).unwrap_or(SHARDS_MAX);
+    settings.node.workers.unwrap_or(cores).clamp(1, SHARDS_MAX)
+}
+
+/// The strictest of what the listeners ask for: workers carry connections of all of them.
+fn worker_config(settings: &Settings) -> WorkerConfig {
+    let mut config = WorkerConfig::default();
+    let options = || settings.enabled_listeners().map(|listener| &listener.tcp);
+    if let Some(timeout) = options().filter_map(|tcp| tcp.send_timeout).min() {
+        config.send_timeout = timeout;
+    }
+    if let Some(high) = options().map(|tcp| tcp.high_watermark).min() {
+        config.high_water_bytes = high;
+        config.low_water_bytes = high / 4;
+    }
+    config
+}
+
+fn random_seed() -> io::Result<u64> {
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    Ok(u64::from_ne_bytes(seed))
+}

@@ -1,0 +1,108 @@
+//! `tidegate start`: a node in the foreground, until a signal ends it.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    cli::{RUNTIME_FAILURE, USAGE_ERROR},
+    config::{self, Settings, Sources},
+    node::{Extensions, Node, StartError},
+    telemetry,
+};
+
+/// Runs a node from `sources`. Prints on standard output what listens where, then `ready`. SIGTERM and SIGINT end
+/// it in order, SIGHUP reads the configuration anew.
+pub fn run(sources: &Sources) -> ExitCode {
+    let loaded = match config::load(sources) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::from(USAGE_ERROR);
+        }
+    };
+    telemetry::install(loaded.settings.log);
+    match serve(sources, &loaded.settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidegate: {error}");
+            ExitCode::from(RUNTIME_FAILURE)
+        }
+    }
+}
+
+fn serve(sources: &Sources, settings: &Settings) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let _context = runtime.enter();
+    // Before the node: a signal that comes early must not kill it half-way.
+    let mut signals = Signals::new()?;
+    let mut node = Node::start(settings, Extensions::new())?;
+    node.listen(settings)?;
+    announce(&node, settings)?;
+    runtime.block_on(async {
+        while let Event::Reload = signals.next().await {
+            reload(&mut node, sources);
+        }
+    });
+    tracing::info!("shutting down");
+    node.shutdown();
+    Ok(())
+}
+
+fn announce(node: &Node, settings: &Settings) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (name, address) in node.listening() {
+        writeln!(out, "listening {name} {address}")?;
+    }
+    for listener in &settings.listeners {
+        if let Some(reason) = listener.disabled_because() {
+            writeln!(out, "not listening {}: {reason}", listener.id())?;
+        }
+    }
+    writeln!(out, "ready")?;
+    out.flush()
+}
+
+fn reload(node: &mut Node, sources: &Sources) {
+    match config::load(sources) {
+        Ok(loaded) => match node.reload(&loaded.settings) {
+            Ok(()) => tracing::info!("configuration reloaded"),
+            Err(error) => tracing::error!(%error, "configuration not reloaded; the old one stays"),
+        },
+        Err(errors) => tracing::error!(%errors, "configuration not reloaded; the old one stays"),
+    }
+}
+
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+enum Event {
+    Reload,
+    End,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            _ = self.hangup.recv() => Event::Reload,
+            _ = self.interrupt.recv() => Event::End,
+            _ = self.terminate.recv() => Event::End,
+        }
+    }
+}
