@@ -1,6 +1,9 @@
 //! Plain TCP: framing, order, back-pressure, ends of connections, and several workers.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test file are part of its tests")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test file are part of its tests"
+)]
 
 mod common;
 

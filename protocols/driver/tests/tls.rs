@@ -1,6 +1,9 @@
 //! TLS: both versions, client certificates, files that are wrong, and strangers on the port.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test file are part of its tests")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test file are part of its tests"
+)]
 
 mod common;
 

@@ -1,6 +1,9 @@
 //! WebSocket: opening handshake, frames, violations, ends.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test file are part of its tests")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test file are part of its tests"
+)]
 
 mod common;
 
