@@ -4,7 +4,7 @@ The suite's own command line is not usable: `client_test.py` ignores `-h` and `-
 their tests read only under `__main__`. So this driver loads each file as a module, sets the globals, and runs every
 test as a unittest. The suite stays where it is; nothing of it is part of this repository.
 
-    python paho/drive.py --suite-dir DIR --results FILE [--match TEXT]
+    python paho/drive.py --suite-dir DIR --results FILE [--file NAME] [--match TEXT]
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ SKIPPED = {
     "one by one, and waits for a DISCONNECT without a deadline"
 }
 
+FILES = ("client_test", "client_test5")
 TOPICS = ("TopicA", "TopicA/B", "Topic/C", "TopicA/C", "/TopicA")
 WILDCARDS = ("TopicA/+", "+/C", "#", "/#", "/+", "+/+", "TopicA/#")
 
@@ -61,6 +62,7 @@ def main() -> int:
     parser.add_argument("--suite-dir", required=True, type=pathlib.Path)
     parser.add_argument("--results", required=True, type=pathlib.Path)
     parser.add_argument("--match")
+    parser.add_argument("--file", action="append", choices=FILES, help="default: both")
     options = parser.parse_args()
     directory = options.suite_dir.resolve() / "interoperability"
     results = options.results.resolve()
@@ -70,7 +72,7 @@ def main() -> int:
     sys.path.insert(0, str(directory))
     logging.getLogger().setLevel(logging.ERROR)
     failed = 0
-    for name in ("client_test", "client_test5"):
+    for name in options.file or FILES:
         broker = brokers.start(SETTINGS, acl=ACL)
         try:
             module = load(directory, name, broker.address())
