@@ -67,8 +67,11 @@ impl Shard {
                     if message.is_expired(now) {
                         self.metrics.messages_dropped_expired.inc();
                     } else {
+                        // Its publisher, if there still, gets none of it through a subscription with No Local
+                        // [MQTT-3.8.3-3].
+                        let publisher = self.by_client.get(&message.origin().client_id).copied();
                         // Its topic is no delayed one unless it was nested, and then it waits again.
-                        let _ = self.dispatch(now, message, None);
+                        let _ = self.dispatch(now, message, publisher);
                     }
                 }
                 _ => return,
