@@ -39,8 +39,10 @@ pub(crate) struct Session {
     pub(crate) exchange: Option<Box<Exchange>>,
     /// Bridges get the retain flag as published.
     pub(crate) is_bridge: bool,
-    /// A timer for repetitions stands.
-    pub(crate) retry_armed: bool,
+    /// When unacknowledged deliveries are looked at for repetition; `NEVER` if none is due.
+    pub(crate) retry_at: Timestamp,
+    /// The earliest timer that stands for this session; `NEVER` if there is none.
+    pub(crate) armed: Timestamp,
     /// Scratch of the publish under way: its number, and the position of this session among its receivers.
     pub(crate) mark: (u64, u32),
     /// Round robin of this publisher over the shared groups it recently published to.
@@ -114,11 +116,11 @@ impl Session {
         self.client.connection.proto_ver >= 5
     }
 
-    /// The earliest time at which something is due for this session, apart from repetitions.
+    /// The earliest time at which something is due for this session.
     pub(crate) fn deadline(&self) -> Timestamp {
         match self.presence {
             Presence::Offline { expires_at, will_at } => expires_at.min(will_at),
-            Presence::Online { .. } => self.admitted_until,
+            Presence::Online { .. } => self.admitted_until.min(self.retry_at),
         }
     }
 }

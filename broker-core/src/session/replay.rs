@@ -2,19 +2,22 @@
 
 use std::collections::VecDeque;
 
-use crate::{Message, SubscribeOptions, SubscriptionIds};
+use crate::{Message, SubscribeOptions, SubscriptionIds, Timestamp};
 
 /// The retained messages that one subscription still gets.
 ///
 /// It is pulled: the next slice is asked for once the session has nothing else waiting, so a hundred thousand
-/// retained messages neither fill its queue nor push live messages out of it. A live message makes the retained
-/// one of its topic obsolete: it is struck out, so that a subscriber never sees an old state after a new one.
+/// retained messages neither fill its queue nor push live messages out of it. A live message that is retained makes
+/// the one before it of its topic obsolete: it is struck out, so that a subscriber never sees an old state after a
+/// new one. The new one itself is no longer retained for this subscription: the client has it as a live message.
 #[derive(Debug)]
 pub(crate) struct Replay {
     /// Names this replay in the questions to the stores.
     pub(crate) number: u64,
     /// The filter, with the client's mountpoint.
     pub(crate) filter: Box<str>,
+    /// The subscription stands since then: what is published later reaches it as it is published.
+    pub(crate) since: Timestamp,
     pub(crate) options: SubscribeOptions,
     pub(crate) subscription_ids: SubscriptionIds,
     /// Shards whose part of the store is not read to its end, with the topic to go on after; last one first.
@@ -35,7 +38,7 @@ impl Replay {
     /// Topics seen live while a slice is on its way; beyond, the slice is fetched again.
     const OVERTAKEN_MAX: usize = 256;
 
-    /// A live message of `topic` has gone to the session.
+    /// A live message of `topic` that is now the retained one has gone to the session.
     pub(crate) fn overtake(&mut self, topic: &str) {
         self.page.retain(|message| message.topic() != topic);
         if self.asked && !self.stale {

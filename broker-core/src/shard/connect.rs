@@ -292,7 +292,8 @@ impl Shard {
             admitted_until: Timestamp::NEVER,
             exchange: None,
             is_bridge: connect.is_bridge,
-            retry_armed: false,
+            retry_at: Timestamp::NEVER,
+            armed: Timestamp::NEVER,
             mark: (0, 0),
             turns: None,
         };

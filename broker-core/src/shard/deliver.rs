@@ -6,7 +6,7 @@ use crate::{
     session::{Presence, Queued, Sending, SessionKey},
 };
 
-use super::{Shard, Timer};
+use super::Shard;
 
 /// Messages that one session sends before others have their turn.
 const SLICE: usize = 256;
@@ -15,8 +15,10 @@ impl Shard {
     /// One message for one session: at once if it may, else it waits, within the session's limits.
     pub(super) fn deliver(&mut self, now: Timestamp, key: SessionKey, item: Queued) {
         let session = &mut *self.sessions[key.0 as usize];
-        for replay in &mut session.replays {
-            replay.overtake(item.message.topic());
+        if item.message.retain() {
+            for replay in &mut session.replays {
+                replay.overtake(item.message.topic());
+            }
         }
         match session.presence {
             Presence::Online {
@@ -167,9 +169,9 @@ impl Shard {
             return;
         };
         let session = &mut *self.sessions[key.0 as usize];
-        if !session.is_v5() && !session.retry_armed && session.outgoing.inflight_len() > 0 {
-            session.retry_armed = true;
-            self.timers.arm(now.after(interval), Timer::Session(key));
+        if session.retry_at == Timestamp::NEVER && !session.is_v5() && session.outgoing.inflight_len() > 0 {
+            session.retry_at = now.after(interval);
+            self.arm_session(key);
         }
     }
 }

@@ -85,12 +85,9 @@ impl Shard {
             will_at: Timestamp::NEVER,
         };
         session.exchange = None;
+        session.retry_at = Timestamp::NEVER;
         if cause == DisconnectCause::Normal {
             session.will = None;
-        }
-        let replays = std::mem::take(&mut session.replays);
-        for replay in replays {
-            self.replays.remove(&replay.number);
         }
         self.links.remove(&link);
         self.metrics.client_disconnected.inc();
@@ -128,6 +125,9 @@ impl Shard {
 
         self.metrics.session_terminated.inc();
         let session = self.sessions.remove(key.0 as usize);
+        for replay in &session.replays {
+            self.replays.remove(&replay.number);
+        }
         self.by_client.remove(&session.client.client_id);
         self.terminated_point(now, &session.client.client_id, cause);
         self.stats.sessions.set(self.sessions.len() as u64);

@@ -125,6 +125,9 @@ pub struct Shard {
     /// Counts questions, operations and replays.
     numbers: u64,
     published: u64,
+    /// Changes of routes announced to the other shards, and how many of them all have confirmed.
+    routes_changed: u64,
+    routes_confirmed: u64,
     receivers: Vec<Receiver>,
 }
 
@@ -199,6 +202,8 @@ impl Shard {
             outbound: Outbound::new(id, shards),
             numbers: 0,
             published: 0,
+            routes_changed: 0,
+            routes_confirmed: 0,
             receivers: Vec::new(),
         };
         if id == ShardId(0) {
@@ -342,10 +347,5 @@ impl Shard {
 
     fn session_mut(&mut self, key: SessionKey) -> &mut Session {
         &mut self.sessions[key.0 as usize]
-    }
-
-    /// The session may have ended, and its place may have a new tenant: for hints that outlive it.
-    fn find_session(&self, key: SessionKey) -> Option<&Session> {
-        self.sessions.get(key.0 as usize).map(|session| &**session)
     }
 }

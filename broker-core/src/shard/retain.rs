@@ -71,7 +71,7 @@ impl Shard {
         if !wanted || !self.common.config.mqtt.retain_available {
             return;
         }
-        let number = self.next_number();
+        let (number, since) = (self.next_number(), self.now);
         let sources = if topic::has_wildcard(filter) {
             (0..self.shards).map(|shard| (ShardId(shard), None)).collect()
         } else {
@@ -83,6 +83,7 @@ impl Shard {
         self.session_mut(key).replays.push(Replay {
             number,
             filter: filter.into(),
+            since,
             options,
             subscription_ids: id.into_iter().collect::<SubscriptionIds>(),
             sources,
@@ -131,7 +132,8 @@ impl Shard {
                     return;
                 };
                 let is_own = message.origin().client_id == session.client.client_id;
-                if message.is_expired(now) || (replay.options.no_local && is_own) {
+                let is_known = message.created() > replay.since;
+                if is_known || message.is_expired(now) || (replay.options.no_local && is_own) {
                     continue;
                 }
                 let subscription_ids = replay.subscription_ids.clone();

@@ -208,6 +208,7 @@ impl Shard {
     pub(super) fn announce_presence(&mut self, key: SessionKey, online: bool) {
         let session = &self.sessions[key.0 as usize];
         let client_id = session.client.client_id.clone();
+        let mut changes = Vec::new();
         for subscription in session.subscriptions.iter() {
             let Kind::Shared(group) = &subscription.kind else {
                 continue;
@@ -221,11 +222,14 @@ impl Shard {
             };
             group.set(member, online);
             let target = Arc::clone(&group.target);
-            self.outbound.broadcast(&RouteChange::Member {
+            changes.push(RouteChange::Member {
                 target,
                 client_id: client_id.clone(),
                 online,
             });
+        }
+        for change in &changes {
+            self.announce(change);
         }
     }
 }

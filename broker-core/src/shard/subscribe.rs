@@ -28,6 +28,8 @@ pub(super) struct Operation {
     /// Answers of other shards that are missing.
     waiting: usize,
     stage: Stage,
+    /// Changes of routes that the other shards will have seen when they have answered.
+    covers: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +110,7 @@ impl Shard {
             filters,
             waiting: 0,
             stage: Stage::Claiming,
+            covers: 0,
         };
         let number = self.next_number();
         for (at, planned) in operation.filters.iter_mut().enumerate() {
@@ -180,8 +183,10 @@ impl Shard {
         };
         if operation.waiting == 0 && operation.stage == Stage::Claiming {
             operation.stage = Stage::Announcing;
-            let is_announced = self.make_subscriptions(now, key, &mut operation);
-            if is_announced {
+            self.make_subscriptions(now, key, &mut operation);
+            // Also for what another operation has announced and nobody has confirmed yet.
+            if self.routes_confirmed < self.routes_changed {
+                operation.covers = self.routes_changed;
                 for shard in self.outbound.others() {
                     self.outbound.push(shard, ShardMessage::Barrier(number));
                     operation.waiting += 1;
@@ -192,6 +197,7 @@ impl Shard {
             self.operations.insert(number, operation);
             return;
         }
+        self.routes_confirmed = self.routes_confirmed.max(operation.covers);
         let codes = operation.filters.iter().map(|planned| planned.code).collect();
         self.emit(operation.link, Event::SubAck(operation.packet_id, codes));
         for planned in operation.filters {
@@ -212,17 +218,31 @@ impl Shard {
     fn abandon(&mut self, operation: &Operation) {
         if operation.stage == Stage::Claiming {
             for planned in &operation.filters {
-                if planned.kind == Kind::Exclusive && !planned.code.is_error() {
+                let is_claimed = planned.kind == Kind::Exclusive && !planned.code.is_error();
+                if is_claimed && !self.needs_exclusive(&operation.client_id, &planned.filter) {
                     self.release_exclusive(&operation.client_id, &planned.filter);
                 }
             }
         }
     }
 
-    /// True if other shards have to learn of it.
-    fn make_subscriptions(&mut self, now: Timestamp, key: SessionKey, operation: &mut Operation) -> bool {
+    /// True if the client holds the exclusive subscription, or has asked for it anew.
+    fn needs_exclusive(&self, client_id: &ClientId, filter: &str) -> bool {
+        let holds = || {
+            let session = self.session(*self.by_client.get(client_id)?);
+            let subscription = session.subscriptions.get(self.index.find(filter)?, None)?;
+            Some(subscription.kind == Kind::Exclusive)
+        };
+        let asks = |operation: &Operation| {
+            let mut filters = operation.filters.iter();
+            operation.client_id == *client_id
+                && filters.any(|planned| planned.kind == Kind::Exclusive && planned.filter == filter)
+        };
+        holds() == Some(true) || self.operations.values().any(asks)
+    }
+
+    fn make_subscriptions(&mut self, now: Timestamp, key: SessionKey, operation: &mut Operation) {
         let limit = self.common.config.mqtt.max_subscriptions;
-        let mut is_announced = false;
         for planned in &mut operation.filters {
             if planned.code.is_error() {
                 continue;
@@ -239,9 +259,8 @@ impl Shard {
                 }
                 continue;
             }
-            is_announced |= self.add_subscription(now, key, planned, operation.id);
+            self.add_subscription(now, key, planned, operation.id);
         }
-        is_announced
     }
 
     fn is_subscribed(&self, key: SessionKey, planned: &Planned) -> bool {
@@ -254,14 +273,8 @@ impl Shard {
         })
     }
 
-    /// Makes one subscription. True if other shards have to learn of it.
-    fn add_subscription(
-        &mut self,
-        now: Timestamp,
-        key: SessionKey,
-        planned: &mut Planned,
-        id: Option<u32>,
-    ) -> bool {
+    /// Makes one subscription, and tells the other shards if they have to know of it.
+    fn add_subscription(&mut self, now: Timestamp, key: SessionKey, planned: &mut Planned, id: Option<u32>) {
         let route_id = self.index.insert(&planned.filter);
         let subscription = Subscription {
             route: route_id,
@@ -312,10 +325,17 @@ impl Shard {
         };
         self.stats.topics.set(self.index.len() as u64);
         if let Some(change) = &change {
-            self.outbound.broadcast(change);
+            self.announce(change);
         }
         self.subscribed_point(now, key, planned);
-        change.is_some()
+    }
+
+    /// Tells every other shard. A SUBACK waits until they have seen all that was announced before it.
+    pub(super) fn announce(&mut self, change: &RouteChange) {
+        if self.shards > 1 {
+            self.routes_changed += 1;
+            self.outbound.broadcast(change);
+        }
     }
 
     fn subscribed_point(&mut self, now: Timestamp, key: SessionKey, planned: &Planned) {
@@ -433,7 +453,7 @@ impl Shard {
         let Some(known) = self.session(key).subscriptions.get(route, kind.group()) else {
             return false;
         };
-        if known.kind != kind {
+        if (known.kind == Kind::Exclusive) != (kind == Kind::Exclusive) {
             return false;
         }
         let Some(removed) = self.remove_subscription(key, route, kind.group()) else {
@@ -487,7 +507,7 @@ impl Shard {
                     filter,
                     group: Arc::clone(group),
                 });
-                self.outbound.broadcast(&RouteChange::Leave { target, client_id });
+                self.announce(&RouteChange::Leave { target, client_id });
             }
             kind => {
                 route.subscribers.remove(key);
@@ -496,7 +516,7 @@ impl Shard {
                     self.release_exclusive(&client_id, &filter);
                 }
                 if is_last {
-                    self.outbound.broadcast(&RouteChange::Remove(filter));
+                    self.announce(&RouteChange::Remove(filter));
                 }
             }
         }

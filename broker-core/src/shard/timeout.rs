@@ -27,33 +27,42 @@ impl Shard {
         self.apply_effects(now);
     }
 
-    /// Wakes the session at its next deadline.
+    /// Wakes the session at its next deadline, unless a timer that stands comes first.
     pub(super) fn arm_session(&mut self, key: SessionKey) {
-        let at = self.session(key).deadline();
-        self.timers.arm(at, Timer::Session(key));
+        let session = &mut *self.sessions[key.0 as usize];
+        let at = session.deadline();
+        if at < session.armed {
+            session.armed = at;
+            self.timers.arm(at, Timer::Session(key));
+        }
     }
 
     fn session_due(&mut self, now: Timestamp, key: SessionKey) {
-        let Some(session) = self.find_session(key) else {
+        let Some(session) = self.sessions.get_mut(key.0 as usize) else {
             return;
         };
+        // A timer that a later one has replaced, or of an earlier tenant of this place.
+        if session.armed > now {
+            return;
+        }
+        session.armed = Timestamp::NEVER;
         match session.presence {
             Presence::Offline { will_at, .. } if will_at <= now => {
                 self.will_due(now, key);
                 if self.session_expired(now, key) {
-                    self.terminate(now, key, None);
-                } else {
-                    self.arm_session(key);
+                    return self.terminate(now, key, None);
                 }
             }
-            Presence::Offline { expires_at, .. } if expires_at <= now => self.terminate(now, key, None),
-            Presence::Online { .. } if session.admitted_until <= now => {
-                self.close_session(now, key, Closing::new(ReasonCode::MaximumConnectTime));
+            Presence::Offline { expires_at, .. } if expires_at <= now => {
+                return self.terminate(now, key, None);
             }
-            Presence::Online { .. } => self.retry_due(now, key),
-            // A deadline of an earlier connection, or of an earlier tenant of this place.
-            Presence::Offline { .. } => self.arm_session(key),
+            Presence::Online { .. } if session.admitted_until <= now => {
+                return self.close_session(now, key, Closing::new(ReasonCode::MaximumConnectTime));
+            }
+            Presence::Online { .. } if session.retry_at <= now => self.retry_due(now, key),
+            Presence::Online { .. } | Presence::Offline { .. } => {}
         }
+        self.arm_session(key);
     }
 
     fn session_expired(&self, now: Timestamp, key: SessionKey) -> bool {
@@ -76,24 +85,20 @@ impl Shard {
             return;
         };
         let session = self.session_mut(key);
-        if !std::mem::take(&mut session.retry_armed) {
-            return;
-        }
+        session.retry_at = Timestamp::NEVER;
         let Presence::Online { link, congested, .. } = session.presence else {
             return;
         };
         if !congested {
-            let before =
-                Timestamp::from_millis(now.since(Timestamp::default().after(interval)).as_millis() as u64);
+            let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+            let before = Timestamp::from_millis(now.as_millis().saturating_sub(interval_ms));
             for sending in session.outgoing.retry(now, before) {
                 self.put(now, link, key, sending);
             }
         }
         let session = self.session_mut(key);
         if session.outgoing.inflight_len() > 0 {
-            session.retry_armed = true;
-            let at = session.outgoing.oldest_sent().after(interval);
-            self.timers.arm(at.max(now), Timer::Session(key));
+            session.retry_at = session.outgoing.oldest_sent().min(now).after(interval);
         }
     }
 
