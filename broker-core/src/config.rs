@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::QoS;
+use crate::{QoS, ReasonCode};
 
 /// Every limit and switch of the broker, with EMQX's names where EMQX has one.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,8 @@ pub struct Config {
     pub delayed_max: usize,
     /// `authorization.deny_action`.
     pub deny_action: DenyAction,
+    /// `authorization.deny_code`.
+    pub deny_code: DenyCode,
     /// `allow_anonymous`: what happens to a client that no authenticator knows; the gateway builds the chain of
     /// authenticators with it.
     pub allow_anonymous: bool,
@@ -118,6 +120,25 @@ pub enum DenyAction {
     Disconnect,
 }
 
+/// What a denied MQTT 5 client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DenyCode {
+    /// Not authorized (0x87).
+    NotAuthorized,
+    /// Unspecified error (0x80): the reason is not revealed (§3.9.3).
+    UnspecifiedError,
+}
+
+impl DenyCode {
+    /// The code on the wire.
+    pub const fn reason(self) -> ReasonCode {
+        match self {
+            DenyCode::NotAuthorized => ReasonCode::NotAuthorized,
+            DenyCode::UnspecifiedError => ReasonCode::UnspecifiedError,
+        }
+    }
+}
+
 impl MqttConfig {
     /// The keep alive that replaces what a client proposed, if it does.
     pub fn imposed_keep_alive(&self, proposed: u16) -> Option<u16> {
@@ -144,6 +165,7 @@ impl Default for Config {
             retained_payload_bytes_max: 1 << 20,
             delayed_max: 0,
             deny_action: DenyAction::Ignore,
+            deny_code: DenyCode::NotAuthorized,
             allow_anonymous: true,
             redirect: None,
         }

@@ -104,13 +104,17 @@ impl Outgoing {
         }
     }
 
-    /// A new connection: everything unacknowledged will be sent again, within the new window.
-    pub(crate) fn reconnect(&mut self, window: u16) {
-        self.window = window;
+    /// The connection is gone: everything unacknowledged will be sent again on the next one.
+    pub(crate) fn disconnect(&mut self) {
         self.under_way = 0;
         for entry in &mut self.inflight {
             entry.under_way = false;
         }
+    }
+
+    /// A new connection, with a window of its own.
+    pub(crate) fn reconnect(&mut self, window: u16) {
+        self.window = window;
     }
 
     pub(crate) fn inflight_len(&self) -> usize {
@@ -292,7 +296,9 @@ impl Outgoing {
     }
 
     /// Takes out what a shared group gave to this session and another member may have instead: everything that
-    /// waits, and QoS 1 under way. QoS 2 under way stays [MQTT-4.8.2-4]. `group`: only this one.
+    /// waits, and QoS 1 that was sent on a connection that is gone. What is under way stays: the client will
+    /// acknowledge it, and until then it counts against its Receive Maximum [MQTT-3.3.4-9]. QoS 2 once sent stays
+    /// in any case [MQTT-4.8.2-4]. `group`: only this one.
     pub(crate) fn take_shared(&mut self, group: Option<&SharedTarget>) -> Vec<Queued> {
         let wanted = |item: &Queued| match (&item.shared, group) {
             (None, _) => false,
@@ -302,11 +308,11 @@ impl Outgoing {
         let mut taken = Vec::new();
         if self.inflight.iter().any(|entry| entry.is_shared()) {
             let (gone, kept) = std::mem::take(&mut self.inflight).into_iter().partition(|entry: &Inflight| {
-                matches!(&entry.state, InflightState::Published(item) if item.qos == QoS::AtLeastOnce && wanted(item))
+                let is_free = matches!(&entry.state, InflightState::Published(item) if item.qos == QoS::AtLeastOnce && wanted(item));
+                is_free && !entry.under_way
             });
             self.inflight = kept;
             for entry in Vec::from(gone) {
-                self.under_way -= u16::from(entry.under_way);
                 if let InflightState::Published(item) = entry.state {
                     taken.push(item);
                 }

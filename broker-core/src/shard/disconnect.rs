@@ -85,6 +85,7 @@ impl Shard {
             will_at: Timestamp::NEVER,
         };
         session.exchange = None;
+        session.outgoing.disconnect();
         session.retry_at = Timestamp::NEVER;
         if cause == DisconnectCause::Normal {
             session.will = None;

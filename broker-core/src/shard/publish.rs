@@ -182,7 +182,7 @@ impl Shard {
         };
         if !self.authorize(now, key, action, topic) {
             return Err(match self.common.config.deny_action {
-                DenyAction::Ignore => Refusal::Answer(ReasonCode::NotAuthorized),
+                DenyAction::Ignore => Refusal::Answer(self.common.config.deny_code.reason()),
                 DenyAction::Disconnect => Refusal::Close(ReasonCode::NotAuthorized),
             });
         }

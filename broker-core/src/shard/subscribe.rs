@@ -93,7 +93,7 @@ impl Shard {
         for (at, (filter, options)) in subscribe.filters.iter().enumerate() {
             let refused = denied.get(at).copied().flatten();
             let planned = self.plan(&common.config, now, key, filter, *options, refused);
-            if planned.code == ReasonCode::NotAuthorized
+            if planned.code == common.config.deny_code.reason()
                 && common.config.deny_action == DenyAction::Disconnect
             {
                 return self.close_session(now, key, Closing::new(ReasonCode::NotAuthorized));
@@ -168,7 +168,7 @@ impl Shard {
         } else if kind == Kind::Exclusive && !limits.exclusive_subscription {
             ReasonCode::TopicFilterInvalid
         } else if !self.authorize(now, key, Action::Subscribe { qos: options.qos }, rest) {
-            ReasonCode::NotAuthorized
+            config.deny_code.reason()
         } else {
             ReasonCode::granted(options.qos)
         };

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use broker_core::{DenyAction, QoS, RetainHandling, SharedStrategy, hooks::RewriteAction};
+use broker_core::{DenyAction, DenyCode, QoS, RetainHandling, SharedStrategy, hooks::RewriteAction};
 
 use super::{
     bind::Bind,
@@ -254,6 +254,7 @@ words! {
         HashTopic = "hash_topic",
     }
     DenyAction { Ignore = "ignore", Disconnect = "disconnect" }
+    DenyCode { NotAuthorized = "not_authorized", UnspecifiedError = "unspecified_error" }
     NoMatch { Allow = "allow", Deny = "deny" }
     UserIdType { Username = "username", ClientId = "clientid" }
     Verify { None = "verify_none", Peer = "verify_peer" }

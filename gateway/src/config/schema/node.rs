@@ -1,6 +1,6 @@
 //! Keys of the node: `node.*`, security, `$SYS`, logs.
 
-use broker_core::DenyAction;
+use broker_core::{DenyAction, DenyCode};
 
 use super::{Access, Spec, checks, lens};
 use crate::config::{
@@ -113,6 +113,13 @@ pub(super) static SPECS: &[Spec] = &[
               protocol has a reason code and goes on, `disconnect` closes its connection.",
     },
     Spec {
+        pattern: "authorization.deny_code",
+        kind: Kind::Choice(DenyCode::WORDS),
+        access: Access::Node(lens!(broker.deny_code)),
+        doc: "The reason code that an MQTT 5 client gets for what is denied: `not_authorized` (0x87), or \
+              `unspecified_error` (0x80), which does not reveal that a rule is behind it.",
+    },
+    Spec {
         pattern: "authorization.cache.enable",
         kind: Kind::Boolean,
         access: Access::Node(lens!(authorization.cache_enable)),
@@ -122,7 +129,7 @@ pub(super) static SPECS: &[Spec] = &[
         pattern: "authorization.cache.max_size",
         kind: Kind::Integer {
             min: 1,
-            max: 1_048_576,
+            max: 256,
             keyword: None,
         },
         access: Access::Node(lens!(authorization.cache_max_size)),
