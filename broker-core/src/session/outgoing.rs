@@ -163,7 +163,7 @@ impl Outgoing {
     /// messages go to `expired` instead.
     pub(crate) fn next_sending(&mut self, now: Timestamp, expired: &mut Vec<Queued>) -> Option<Sending> {
         if let Some(sending) = self.next_repetition(now) {
-            return sending;
+            return Some(sending);
         }
         loop {
             let is_open = self.under_way < self.window;
@@ -211,20 +211,20 @@ impl Outgoing {
         Some(item)
     }
 
-    /// `Some(None)`: repetitions wait, but the window is closed.
-    fn next_repetition(&mut self, now: Timestamp) -> Option<Option<Sending>> {
+    /// `None`: nothing is to be repeated, or the window is closed, and then only QoS 0 goes on.
+    fn next_repetition(&mut self, now: Timestamp) -> Option<Sending> {
         if !self.must_resend() {
             return None;
         }
         let entry = self.inflight.iter_mut().find(|entry| !entry.under_way)?;
         // PUBREL does not count against the client's Receive Maximum (§4.9), but it keeps its place in our window.
         if self.under_way >= self.window && matches!(entry.state, InflightState::Published(_)) {
-            return Some(None);
+            return None;
         }
         entry.under_way = true;
         entry.sent_at = now;
         self.under_way += 1;
-        Some(Some(entry.sending()))
+        Some(entry.sending())
     }
 
     fn must_resend(&self) -> bool {
