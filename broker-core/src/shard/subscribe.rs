@@ -459,8 +459,10 @@ impl Shard {
         let Some(removed) = self.remove_subscription(key, route, kind.group()) else {
             return false;
         };
-        self.stop_replay(key, &absolute);
         self.metrics.client_unsubscribe.inc();
+        if removed.kind.group().is_none() {
+            self.stop_replay(key, &absolute);
+        }
         if let Kind::Shared(group) = removed.kind {
             let target = SharedTarget {
                 filter: absolute.into(),
