@@ -1,0 +1,275 @@
+//! What arrives at clients, and what they acknowledge (§4.3, §4.4, §4.6, §4.9).
+
+use broker_core::{Delivery, LinkId, PacketId, QoS, ReasonCode, topic};
+
+use super::{Answer, Copy, Inflight, Judgement, Origin, Reference, Session, TIMER_SLACK_MS, number_of};
+
+impl Reference {
+    /// A PUBLISH to a client.
+    pub(super) fn delivered(&mut self, link: LinkId, delivery: &Delivery) -> Judgement {
+        let Some(at) = self.find_link(link) else {
+            return Err(format!("a delivery to {link:?}, which is gone"));
+        };
+        let number = number_of(&delivery.message).unwrap_or_default();
+        let client = self.sessions[at].client.clone();
+        let context = |what: &str| format!("{client} on {link:?}: {what}: number {number}, {delivery:?}");
+        if delivery.dup {
+            let result = self.sessions[at].repeat(delivery, number);
+            return result.map_err(|what| format!("{link:?}: {what}: number {number}, {delivery:?}"));
+        }
+        if delivery.qos > QoS::AtMostOnce {
+            let session = &self.sessions[at];
+            if delivery.packet_id.map(PacketId::get) != Some(session.free_id()) {
+                return Err(context(&format!(
+                    "the next packet identifier is {}",
+                    session.free_id()
+                )));
+            }
+            if session.has_unsent() {
+                return Err(context("it overtakes what has to be repeated"));
+            }
+            if session.sent() >= usize::from(session.window) {
+                return Err(context("the window is closed"));
+            }
+        }
+        let mut ids = delivery.subscription_ids.to_vec();
+        ids.sort_unstable();
+        let fits = |copy: &Copy| {
+            copy.note.number == number
+                && copy.qos == delivery.qos
+                && copy.retain == delivery.retain
+                && copy.ids == ids
+                && copy.note.topic == delivery.message.topic()
+                && copy.note.payload == delivery.message.payload()
+                && copy.note.publisher == delivery.message.origin().client_id.as_str()
+        };
+        let waiting = &self.sessions[at].waiting;
+        let demanded = waiting.iter().position(|copy| fits(copy) && !copy.optional);
+        let copy = if let Some(place) = demanded.or_else(|| waiting.iter().position(fits)) {
+            if let Some(earlier) = self.sessions[at].overtaken(place, self.now) {
+                return Err(context(&format!("it overtakes {earlier:?}")));
+            }
+            self.sessions[at].waiting.remove(place)
+        } else {
+            let holds = |(holder, copy): &(String, Copy)| *holder == client && fits(copy);
+            let place = self.debts.iter().position(|debt| debt.holders.iter().any(holds));
+            let copy = match place {
+                Some(place) => {
+                    let debt = self.debts.remove(place);
+                    let holder = debt.holders.into_iter().find(|holder| holds(holder));
+                    holder.map(|(_, copy)| copy)
+                }
+                None => self.late_copies(at, number).into_iter().find(fits),
+            };
+            let Some(copy) = copy else {
+                let is_it = |copy: &&Copy| copy.note.number == number;
+                let known: Vec<_> = self.sessions[at].waiting.iter().filter(is_it).collect();
+                return Err(context(&format!("nobody sent it like this, expected {known:?}")));
+            };
+            copy
+        };
+        // [MQTT-3.3.2-5], except for what is delivered as soon as it comes.
+        if copy.queued && copy.note.expires.saturating_add(2 * TIMER_SLACK_MS) <= self.now {
+            return Err(context("it has expired"));
+        }
+        self.sessions[at].take_on(copy);
+        Ok(())
+    }
+
+    /// How a delayed message may come once more, as a retained one.
+    fn late_copies(&self, at: usize, number: u64) -> Vec<Copy> {
+        let Some(note) = self.late.get(&number) else {
+            return Vec::new();
+        };
+        let subscriptions = self.sessions[at].subscriptions.iter();
+        let matching = subscriptions.filter(|one| topic::matches(&one.filter, &note.topic));
+        let origin = |filter: &str| Origin::Retained(filter.to_owned());
+        matching.map(|one| self.copy(note, one, origin(&one.filter))).collect()
+    }
+
+    /// PUBREL without a PUBREC before it: only as a repetition after a reconnect.
+    pub(super) fn released_again(&mut self, link: LinkId, id: u16) -> Judgement {
+        let session = self.find_link(link).map(|at| &mut self.sessions[at]);
+        let entry = session.and_then(|session| session.inflight.iter_mut().find(|entry| !entry.sent));
+        match entry {
+            Some(entry) if entry.id == id && entry.released => {
+                entry.sent = true;
+                Ok(())
+            }
+            other => Err(format!(
+                "{link:?}: PUBREL {id} unasked, next to repeat: {other:?}"
+            )),
+        }
+    }
+
+    pub(super) fn puback(&mut self, at: usize, id: u16) {
+        let inflight = &mut self.sessions[at].inflight;
+        inflight.retain(|entry| !(entry.id == id && entry.copy.qos == QoS::AtLeastOnce));
+    }
+
+    pub(super) fn pubrec(&mut self, link: LinkId, at: usize, id: PacketId, reason: ReasonCode) {
+        let inflight = &mut self.sessions[at].inflight;
+        let place = inflight
+            .iter()
+            .position(|entry| entry.id == id.get() && entry.copy.qos == QoS::ExactlyOnce);
+        let answer = match place {
+            Some(place) if reason.is_error() && !inflight[place].released => {
+                inflight.remove(place);
+                None
+            }
+            Some(place) => {
+                inflight[place].released = true;
+                Some(ReasonCode::Success)
+            }
+            None if reason.is_error() => None,
+            None => Some(ReasonCode::PacketIdentifierNotFound),
+        };
+        if let Some(code) = answer {
+            self.expect(link, Answer::PubRel(id, code));
+        }
+    }
+
+    pub(super) fn pubcomp(&mut self, at: usize, id: u16) {
+        let inflight = &mut self.sessions[at].inflight;
+        inflight.retain(|entry| !(entry.id == id && entry.released));
+    }
+
+    pub(super) fn pubrel(&mut self, link: LinkId, at: usize, id: PacketId) {
+        let awaiting = &mut self.sessions[at].awaiting_rel;
+        let code = match awaiting.iter().position(|&awaited| awaited == id.get()) {
+            Some(place) => {
+                awaiting.remove(place);
+                ReasonCode::Success
+            }
+            None => ReasonCode::PacketIdentifierNotFound,
+        };
+        self.expect(link, Answer::PubComp(id, code));
+    }
+
+    pub(super) fn undeliverable(&mut self, at: usize, id: Option<u16>) {
+        self.sessions[at].inflight.retain(|entry| Some(entry.id) != id);
+    }
+
+    /// Nothing is under way any more: has everything come that had to?
+    ///
+    /// # Errors
+    /// If not.
+    pub fn quiet(&mut self) -> Judgement {
+        self.published = 0;
+        if !self.expected.is_empty() {
+            return Err(format!("these answers did not come: {:?}", self.expected));
+        }
+        let now = self.now;
+        for session in &mut self.sessions {
+            session.quiet(now)?;
+        }
+        for mut debt in std::mem::take(&mut self.debts) {
+            let is_expired = debt.holders.iter().any(|(_, copy)| copy.may_be_gone(now));
+            let before = debt.holders.clone();
+            debt.holders.retain_mut(|(holder, copy)| {
+                copy.queued = true;
+                let session = self.sessions.iter().find(|session| session.client == *holder);
+                session.is_some_and(|session| session.is_blocked(copy.qos))
+            });
+            if !debt.holders.is_empty() {
+                self.debts.push(debt);
+            } else if !debt.optional && !is_expired {
+                return Err(format!("{:?}: none of {before:?} got it", debt.target));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Copy {
+    fn may_be_gone(&self, now: u64) -> bool {
+        self.optional || self.note.expires <= now.saturating_add(2 * TIMER_SLACK_MS)
+    }
+}
+
+impl Session {
+    /// A repetition: what was first sent first comes first, under its old identifier [MQTT-4.4.0-1], [MQTT-4.6.0-1].
+    fn repeat(&mut self, delivery: &Delivery, number: u64) -> Judgement {
+        let (sent, window) = (self.sent(), usize::from(self.window));
+        let Some(entry) = self.inflight.iter_mut().find(|entry| !entry.sent) else {
+            return Err("a repetition of nothing".to_owned());
+        };
+        let is_it = delivery.packet_id.map(PacketId::get) == Some(entry.id)
+            && !entry.released
+            && entry.copy.note.number == number
+            && entry.copy.qos == delivery.qos;
+        if !is_it {
+            return Err(format!("not what is to be repeated first: {entry:?}"));
+        }
+        if sent >= window {
+            return Err("a repetition, but the window is closed".to_owned());
+        }
+        entry.sent = true;
+        Ok(())
+    }
+
+    /// Counted up, and never one that is in use [MQTT-2.2.1-3].
+    fn free_id(&self) -> u16 {
+        let mut id = self.next_id;
+        while self.inflight.iter().any(|entry| entry.id == id) {
+            id = id.checked_add(1).unwrap_or(1);
+        }
+        id
+    }
+
+    fn take_on(&mut self, copy: Copy) {
+        if copy.qos > QoS::AtMostOnce {
+            let id = self.free_id();
+            self.next_id = id.checked_add(1).unwrap_or(1);
+            self.inflight.push(Inflight {
+                id,
+                copy,
+                released: false,
+                sent: true,
+            });
+        }
+    }
+
+    /// What should have come before the copy at `place`: of the same publisher, topic and QoS [MQTT-4.6.0-5, 4.6.0-6].
+    fn overtaken(&self, place: usize, now: u64) -> Option<&Copy> {
+        let copy = &self.waiting[place];
+        let is_live = |one: &Copy| one.origin == Origin::Live;
+        self.waiting[..place].iter().find(|one| {
+            is_live(copy)
+                && is_live(one)
+                && !one.may_be_gone(now)
+                && one.qos == copy.qos
+                && one.note.topic == copy.note.topic
+                && one.note.publisher == copy.note.publisher
+        })
+    }
+
+    /// A message of this QoS may have to wait.
+    fn is_blocked(&self, qos: QoS) -> bool {
+        !self.is_reachable() || (qos > QoS::AtMostOnce && !self.has_window())
+    }
+
+    fn quiet(&mut self, now: u64) -> Judgement {
+        if self.is_reachable() && self.has_unsent() && self.sent() < usize::from(self.window) {
+            return Err(format!(
+                "{}: repetitions did not come: {:?}",
+                self.client, self.inflight
+            ));
+        }
+        let (is_reachable, has_window) = (self.is_reachable(), self.has_window());
+        for copy in &mut self.waiting {
+            copy.queued = true;
+            let is_free = match (&copy.origin, copy.qos) {
+                (Origin::Live, QoS::AtMostOnce) => is_reachable,
+                _ => is_reachable && has_window,
+            };
+            if is_free && !copy.may_be_gone(now) {
+                return Err(format!("{} did not get {copy:?}", self.client));
+            }
+        }
+        if is_reachable && has_window {
+            self.waiting.clear();
+        }
+        Ok(())
+    }
+}
