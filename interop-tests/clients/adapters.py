@@ -104,7 +104,14 @@ class Client:
         raise NotImplementedError
 
     def publish(
-        self, broker: brokers.Broker, transport: str, version: int, topic: str, payloads: list[str], qos: int, retain: bool = False
+        self,
+        broker: brokers.Broker,
+        transport: str,
+        version: int,
+        topic: str,
+        payloads: list[str],
+        qos: int,
+        retain: bool = False,
     ) -> None:
         raise NotImplementedError
 
@@ -122,11 +129,20 @@ class PahoPython(Client):
     def missing(self) -> str | None:
         return None if paho is not None else "the Python package paho-mqtt is not installed"
 
-    def connect(self, broker: brokers.Broker, transport: str, version: int, client_id: str | None = None, **options: Any) -> PahoLink:
+    def connect(
+        self, broker: brokers.Broker, transport: str, version: int, client_id: str | None = None, **options: Any
+    ) -> PahoLink:
         return PahoLink(broker, transport, version, client_id or unique("paho-py-"), **options)
 
     def publish(
-        self, broker: brokers.Broker, transport: str, version: int, topic: str, payloads: list[str], qos: int, retain: bool = False
+        self,
+        broker: brokers.Broker,
+        transport: str,
+        version: int,
+        topic: str,
+        payloads: list[str],
+        qos: int,
+        retain: bool = False,
     ) -> None:
         link = self.connect(broker, transport, version)
         for payload in payloads:
@@ -230,7 +246,14 @@ class Mosquitto(Client):
         return [*out, "--cafile", brokers.certificates().ca] if transport == "ssl" else out
 
     def publish(
-        self, broker: brokers.Broker, transport: str, version: int, topic: str, payloads: list[str], qos: int, retain: bool = False
+        self,
+        broker: brokers.Broker,
+        transport: str,
+        version: int,
+        topic: str,
+        payloads: list[str],
+        qos: int,
+        retain: bool = False,
     ) -> None:
         command = ["mosquitto_pub", *self.arguments(broker, transport, version), "-t", topic, "-q", str(qos), "-l"]
         done = subprocess.run(
@@ -250,19 +273,44 @@ class PahoC(Client):
     _schemes = {"tcp": "tcp", "ssl": "ssl", "ws": "ws", "wss": "wss"}
 
     def missing(self) -> str | None:
-        return None if shutil.which("paho_c_pub") else "the samples of Paho C (paho_c_pub, paho_c_sub) are not installed"
+        return (
+            None if shutil.which("paho_c_pub") else "the samples of Paho C (paho_c_pub, paho_c_sub) are not installed"
+        )
 
     def arguments(self, broker: brokers.Broker, transport: str, version: int) -> list[str]:
         host, port = endpoint(broker, transport)
         path = "/mqtt" if transport in ("ws", "wss") else ""
-        out = ["-c", f"{self._schemes[transport]}://{host}:{port}{path}", "-V", self._names[version], "-i", unique("paho-c-")]
+        out = [
+            "-c",
+            f"{self._schemes[transport]}://{host}:{port}{path}",
+            "-V",
+            self._names[version],
+            "-i",
+            unique("paho-c-"),
+        ]
         return [*out, "--cafile", brokers.certificates().ca] if transport in ("ssl", "wss") else out
 
     def publish(
-        self, broker: brokers.Broker, transport: str, version: int, topic: str, payloads: list[str], qos: int, retain: bool = False
+        self,
+        broker: brokers.Broker,
+        transport: str,
+        version: int,
+        topic: str,
+        payloads: list[str],
+        qos: int,
+        retain: bool = False,
     ) -> None:
         for payload in payloads:
-            command = ["paho_c_pub", "-t", topic, *self.arguments(broker, transport, version), "-q", str(qos), "-m", payload]
+            command = [
+                "paho_c_pub",
+                "-t",
+                topic,
+                *self.arguments(broker, transport, version),
+                "-q",
+                str(qos),
+                "-m",
+                payload,
+            ]
             run([*command, *(["-r"] if retain else [])])
 
     def subscribe(self, broker: brokers.Broker, transport: str, version: int, topic: str, qos: int) -> Process:
@@ -293,7 +341,14 @@ class MqttJs(Client):
         return json.dumps(task)
 
     def publish(
-        self, broker: brokers.Broker, transport: str, version: int, topic: str, payloads: list[str], qos: int, retain: bool = False
+        self,
+        broker: brokers.Broker,
+        transport: str,
+        version: int,
+        topic: str,
+        payloads: list[str],
+        qos: int,
+        retain: bool = False,
     ) -> None:
         task = self.task(broker, transport, version, topic=topic, payloads=payloads, qos=qos, retain=retain)
         run(["node", self.script, "pub", task])
@@ -307,10 +362,15 @@ class JsonLines(Process):
 
     def __init__(self, command: list[str]) -> None:
         super().__init__(command)
+        # A retained message may be shown before the line that tells of the subscription.
+        self.early: list[dict[str, Any]] = []
         self.granted = json.loads(super().next())
+        while "subscribed" not in self.granted:
+            self.early.append(self.granted)
+            self.granted = json.loads(super().next())
 
     def message(self, seconds: float = SECONDS) -> dict[str, Any]:
-        return json.loads(super().next(seconds))
+        return self.early.pop(0) if self.early else json.loads(super().next(seconds))
 
     def next(self, seconds: float = SECONDS) -> str:
         return self.message(seconds)["payload"]

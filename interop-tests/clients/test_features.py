@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import queue
 import ssl
@@ -13,10 +12,11 @@ import unittest
 from typing import ClassVar
 
 import adapters
-from adapters import V31, V311, V5, VERSIONS, PahoLink, PahoPython
+from adapters import V5, V31, V311, VERSIONS, PahoLink, PahoPython
 from test_matrix import settings
 
 from harness import broker as brokers
+from harness import wire
 
 PYTHON = PahoPython()
 
@@ -30,7 +30,9 @@ class FeatureCase(unittest.TestCase):
         cls.broker = brokers.start({**settings(), **cls.extra})
         cls.addClassCleanup(cls.broker.close)
 
-    def link(self, version: int = V5, client_id: str | None = None, transport: str = "tcp", **options: object) -> PahoLink:
+    def link(
+        self, version: int = V5, client_id: str | None = None, transport: str = "tcp", **options: object
+    ) -> PahoLink:
         found = PYTHON.connect(self.broker, transport, version, client_id, **options)
         self.addCleanup(found.close)
         return found
@@ -231,10 +233,17 @@ class Commands(FeatureCase):
 
     def test_properties_from_the_shell(self) -> None:
         topic = adapters.unique("props/")
-        fields = ["content-type text/x", "user-property k v", "message-expiry-interval 100", "payload-format-indicator 1"]
+        fields = [
+            "content-type text/x",
+            "user-property k v",
+            "message-expiry-interval 100",
+            "payload-format-indicator 1",
+        ]
         given = [part for field in fields for part in ["-D", "publish", *field.split(" ")]]
         adapters.run(["mosquitto_pub", *self.where, "-V", "5", "-t", topic, "-m", "text", "-q", "1", "-r", *given])
-        out = adapters.run(["mosquitto_sub", *self.where, "-V", "5", "-t", topic, "-C", "1", "-W", "10", "-F", "%p|%C|%P|%F|%r"])
+        out = adapters.run(
+            ["mosquitto_sub", *self.where, "-V", "5", "-t", topic, "-C", "1", "-W", "10", "-F", "%p|%C|%P|%F|%r"]
+        )
         self.assertEqual(out.strip(), "text|text/x|k:v|1|1")
         adapters.run(["mosquitto_pub", *self.where, "-t", topic, "-n", "-r"])
 
@@ -256,7 +265,9 @@ class Script(FeatureCase):
 
     def test_version_5_features(self) -> None:
         topic = adapters.unique("js5/")
-        task = self.client.task(self.broker, "ws", 5, topic=topic, qos=1, options={"properties": {"subscriptionIdentifier": 77}})
+        task = self.client.task(
+            self.broker, "ws", 5, topic=topic, qos=1, options={"properties": {"subscriptionIdentifier": 77}}
+        )
         reader = adapters.JsonLines(["node", self.client.script, "sub", task])
         self.addCleanup(reader.close)
         publish = {"userProperties": {"k": "v"}, "contentType": "text/x", "responseTopic": "r/t"}
@@ -302,7 +313,10 @@ class Binary(unittest.TestCase):
         """What a start that has to fail prints."""
         with tempfile.TemporaryDirectory() as directory:
             config = pathlib.Path(directory, "tidegate.conf")
-            values = {"node.data_dir": directory + "/data", **{key.replace("__", "."): value for key, value in settings.items()}}
+            values = {
+                "node.data_dir": directory + "/data",
+                **{key.replace("__", "."): value for key, value in settings.items()},
+            }
             for kind in ("tcp", "ssl", "ws", "wss"):
                 if f"listeners.{kind}.default.bind" not in values:
                     values[f"listeners.{kind}.default.enable"] = "false"
@@ -327,7 +341,13 @@ class Binary(unittest.TestCase):
 
     def test_command_line_setting(self) -> None:
         with tempfile.TemporaryDirectory() as directory:
-            command = [brokers.binary(), "--set", "listeners.tcp.default.bind=127.0.0.1:0", "--set", f"node.data_dir={directory}"]
+            command = [
+                brokers.binary(),
+                "--set",
+                "listeners.tcp.default.bind=127.0.0.1:0",
+                "--set",
+                f"node.data_dir={directory}",
+            ]
             for kind in ("ssl", "ws", "wss"):
                 command += ["--set", f"listeners.{kind}.default.enable=false"]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=directory)
@@ -355,7 +375,10 @@ class Binary(unittest.TestCase):
 
     def test_certificate_cannot_be_read(self) -> None:
         made = brokers.certificates()
-        options = {"listeners.ssl.default.bind": "127.0.0.1:0", "listeners.ssl.default.ssl_options.keyfile": made.path("server-key.pem")}
+        options = {
+            "listeners.ssl.default.bind": "127.0.0.1:0",
+            "listeners.ssl.default.ssl_options.keyfile": made.path("server-key.pem"),
+        }
         said = self.fails(**options, **{"listeners.ssl.default.ssl_options.certfile": "/nonexistent/server.pem"})
         self.assertIn("/nonexistent/server.pem", said)
 
@@ -385,33 +408,54 @@ class Binary(unittest.TestCase):
             self.assertRegex(said, r"\b2\b")
 
     def test_development_certificates(self) -> None:
-        with tempfile.TemporaryDirectory() as directory:
-            adapters.run([brokers.binary(), "cert", "--out", directory])
-            made = {path.name: path for path in pathlib.Path(directory).iterdir()}
-            self.assertIn("ca.pem", made)
-            keys = [path for name, path in made.items() if "key" in name]
-            self.assertTrue(keys, made)
-            for key in keys:
-                self.assertEqual(stat.S_IMODE(os.stat(key).st_mode) & 0o077, 0, f"{key.name} is readable by others")
-            server = [name for name in made if "server" in name or name.startswith("cert")]
-            cert = next(path for path in made.values() if path.name in server and "key" not in path.name)
-            key = next(path for path in keys if "client" not in path.name and "ca" not in path.name)
+        adapters.require(PYTHON)
+        with tempfile.TemporaryDirectory() as parent:
+            directory = pathlib.Path(parent, "certs")
+            adapters.run([brokers.binary(), "cert", "--out", str(directory)])
+            for key in ("ca-key.pem", "server-key.pem", "client-key.pem"):
+                self.assertEqual(
+                    stat.S_IMODE((directory / key).stat().st_mode) & 0o077, 0, f"{key} is readable by others"
+                )
+            base = "listeners.ssl.default"
             broker = brokers.start({
-                "listeners.ssl.default.bind": "127.0.0.1:0",
-                "listeners.ssl.default.ssl_options.certfile": str(cert),
-                "listeners.ssl.default.ssl_options.keyfile": str(key),
+                f"{base}.bind": "127.0.0.1:0",
+                f"{base}.ssl_options.certfile": str(directory / "server.pem"),
+                f"{base}.ssl_options.keyfile": str(directory / "server-key.pem"),
+                f"{base}.ssl_options.cacertfile": str(directory / "ca.pem"),
+                f"{base}.ssl_options.verify": "verify_peer",
+                f"{base}.ssl_options.fail_if_no_peer_cert": "true",
             })  # fmt: skip
             self.addCleanup(broker.close)
-            adapters.require(PYTHON)
-            context = ssl.create_default_context(cafile=str(made["ca.pem"]))
+            context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
+            context.load_cert_chain(directory / "client.pem", directory / "client-key.pem")
             PYTHON.connect(broker, "ssl", V5, context=context).close()
 
     def test_passwords(self) -> None:
         with tempfile.TemporaryDirectory() as directory:
-            done = subprocess.run(
-                [brokers.binary(), "passwd", "--help"], capture_output=True, text=True, timeout=20, check=False, cwd=directory
-            )
-            self.assertEqual(done.returncode, 0, done.stderr)
+            users = pathlib.Path(directory, "users")
+            for number, algorithm in enumerate(("argon2id", "bcrypt", "pbkdf2")):
+                subprocess.run(
+                    [brokers.binary(), "passwd", "--file", str(users), "--algorithm", algorithm, "--stdin", f"user{number}"],
+                    input=f"secret{number}\n", text=True, capture_output=True, timeout=20, check=True,
+                )  # fmt: skip
+            text = users.read_text(encoding="utf-8")
+            self.assertNotIn("secret", text)
+            broker = brokers.start({"allow_anonymous": "false"}, users=text)
+            self.addCleanup(broker.close)
+            for version, refused in ((wire.V31, 4), (wire.V311, 4), (wire.V5, 0x86)):
+                for number in range(3):
+                    self.assertEqual(self.answer(broker, version, f"user{number}", f"secret{number}"), 0)
+                self.assertEqual(self.answer(broker, version, "user0", "secret1"), refused)
+                # 5 and 0x87: not authorized, for who brings no name at all.
+                self.assertIn(self.answer(broker, version, None, None), (refused, 5, 0x87))
+                self.assertIn(self.answer(broker, version, "nobody", "secret0"), (refused, 5, 0x87))
+
+    def answer(self, broker: brokers.Broker, version: int, user: str | None, password: str | None) -> int:
+        """The code of CONNACK."""
+        with wire.Link(broker.address(), version) as link:
+            secret = None if password is None else password.encode()
+            link.send(wire.connect(version, adapters.unique("login"), username=user, password=secret))
+            return link.expect(wire.CONNACK).code
 
 
 if __name__ == "__main__":

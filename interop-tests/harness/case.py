@@ -65,7 +65,9 @@ class BrokerCase(unittest.TestCase):
         for link in self.links:
             link.drop()
 
-    def link(self, version: int = wire.V5, listener: str = "tcp:default", tls: ssl.SSLContext | None = None) -> wire.Link:
+    def link(
+        self, version: int = wire.V5, listener: str = "tcp:default", tls: ssl.SSLContext | None = None
+    ) -> wire.Link:
         """A connection without CONNECT."""
         found = wire.Link(self.broker.address(listener), version, tls)
         self.links.append(found)

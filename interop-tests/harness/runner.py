@@ -1,6 +1,6 @@
 """Runs unittest suites and writes one line per test: status, suite, test, reason, separated by tabs.
 
-    python -m harness.runner --suite raw --directory interop-tests/raw --results FILE [--match TEXT]
+python -m harness.runner --suite raw --directory interop-tests/raw --results FILE [--match TEXT]
 """
 
 from __future__ import annotations

@@ -295,8 +295,8 @@ def decode(version: int, first: int, body: bytes) -> Packet:
     reader, five = _Reader(body), version == V5
     if found.kind == CONNACK:
         found.session_present, found.code = bool(reader.number(1) & 1), reader.number(1)
-        # A server that refuses an unknown level may answer in the 3.x form.
-        found.props = reader.properties() if five and reader.more() else []
+        # A server that refuses a level that it does not know may answer in either form.
+        found.props = reader.properties() if reader.more() and (five or found.code >= 0x80) else []
     elif found.kind == PUBLISH:
         found.topic = reader.text()
         found.pid = reader.number(2) if found.qos else 0
@@ -329,6 +329,7 @@ class Link:
         self, address: tuple[str, int], version: int = V5, tls: ssl.SSLContext | None = None, stream: Any = None
     ) -> None:
         self.version, self.buffer, self.closed = version, bytearray(), False
+        self.backlog: list[Packet] = []
         if stream is None:
             stream = socket.create_connection(address, timeout=SECONDS)
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -374,6 +375,10 @@ class Link:
             self.buffer += data
 
     def receive(self, seconds: float = SECONDS) -> Packet:
+        """The next packet."""
+        return self.backlog.pop(0) if self.backlog else self._receive(seconds)
+
+    def _receive(self, seconds: float) -> Packet:
         deadline = time.monotonic() + seconds
         at, length, shift = 1, 0, 0
         while True:
@@ -448,12 +453,16 @@ class Link:
         return found.code
 
     def acknowledge(self, message: Packet) -> None:
-        """Answers a PUBLISH as its QoS asks, to the end."""
+        """Answers a PUBLISH as its QoS asks, to the end. What comes before PUBREL is kept for `receive`."""
         if message.qos == 1:
             self.send(ack(PUBACK, message.pid))
         elif message.qos == 2:
             self.send(ack(PUBREC, message.pid))
-            assert self.expect(PUBREL).pid == message.pid
+            while True:
+                found = self._receive(SECONDS)
+                if (found.kind, found.pid) == (PUBREL, message.pid):
+                    break
+                self.backlog.append(found)
             self.send(ack(PUBCOMP, message.pid))
 
     def take(self, seconds: float = SECONDS) -> Packet:
@@ -462,13 +471,19 @@ class Link:
         self.acknowledge(found)
         return found
 
-    def ping(self) -> list[Packet]:
-        """A round trip; returns what came before its answer. Replaces waiting for silence."""
+    def ping(self) -> None:
+        """PINGREQ, whose answer has to be the next packet."""
         self.send(PINGREQ_BYTES)
+        self.expect(PINGRESP)
+
+    def settle(self) -> list[Packet]:
+        """A round trip through the client's session; returns what came before its answer. Replaces waiting for silence."""
+        pid = 65_535
+        self.send(unsubscribe(self.version, ["no/such/subscription"], pid))
         out = []
         while True:
             found = self.receive()
-            if found.kind == PINGRESP:
+            if found.kind == UNSUBACK and found.pid == pid:
                 return out
             out.append(found)
 

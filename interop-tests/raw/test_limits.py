@@ -52,7 +52,7 @@ class PacketSize(case.BrokerCase):
         before = self.broker.resident_kib()
         for _ in range(300):
             self.link(V311).send_hostile(b"\x10" + wire.varint(60 * KIB) + b"\0\4MQTT")
-        self.assertEqual(self.client(V5).ping(), [])
+        self.assertEqual(self.client(V5).settle(), [])
         self.assertLess(self.broker.resident_kib() - before, 8 * KIB)
 
     def test_client_maximum_packet_size(self) -> None:
@@ -220,9 +220,9 @@ class Slow(case.BrokerCase):
         link.connect(case.unique(), keep_alive=1)
         started = time.monotonic()
         while time.monotonic() - started < 2.5:
-            self.assertEqual(link.ping(), [])
+            link.ping()
             time.sleep(0.5)  # the keep alive itself is the subject
-        self.assertEqual(link.ping(), [])
+        link.ping()
 
     def test_publications_received_do_not_count(self) -> None:
         # Only what the client sends resets the timer: §3.1.2.10.
@@ -247,6 +247,8 @@ class Slow(case.BrokerCase):
 
 class ServerKeepAlive(case.BrokerCase):
     settings = {"mqtt.server_keepalive": "2s"}
+    # It would not send anything for that long.
+    with_bystander = False
 
     def test_told_and_kept(self) -> None:
         link = self.link(V5)

@@ -158,7 +158,7 @@ class AfterConnect(case.BrokerCase):
     def _closes(self, version: int) -> None:
         auth = ("AUTH, which is reserved", wire.packet(wire.AUTH, 0, b""), set[int]())
         for name, data, _ in [*any_version_table(version), auth]:
-            if version == V31 and ("flags" in name or "PINGREQ with a body" in name):
+            if version == V31 and ("flags" in name or "PINGREQ with a body" in name or "reserved option" in name):
                 # 3.1 gives DUP and QoS of PUBREL, SUBSCRIBE and UNSUBSCRIBE a meaning and reserves nothing.
                 continue
             with self.subTest(name):
@@ -201,7 +201,10 @@ class AfterConnect(case.BrokerCase):
     def test_ten_thousand_levels(self) -> None:
         topic = "/".join("a" * 10_000)
         for version in VERSIONS:
-            for pid, data in ((4, wire.publish(version, topic, b"", 1, 4)), (5, wire.subscribe(version, [(topic, 1)], 5))):
+            for pid, data in (
+                (4, wire.publish(version, topic, b"", 1, 4)),
+                (5, wire.subscribe(version, [(topic, 1)], 5)),
+            ):
                 with self.subTest(version=version, pid=pid):
                     link = self.client(version)
                     link.send_hostile(data)
@@ -213,10 +216,11 @@ class AfterConnect(case.BrokerCase):
                     if found.kind == wire.DISCONNECT:
                         self.assertEqual(version, V5)
                         self.assertIn(found.code, {*NAME, *FILTER})
-                    elif found.kind == wire.PUBACK and version == V5:
-                        self.assertIn(found.code, {TOPIC_NAME_INVALID, 0x83, 0x97})
+                    elif found.kind == wire.PUBACK:
+                        # 3.x cannot refuse a message: acknowledged and not delivered is one of its two ways.
+                        self.assertIn(found.code, {TOPIC_NAME_INVALID, 0x83, 0x97} if version == V5 else {0})
                     else:
-                        self.assertEqual(found.kind, wire.SUBACK, "a 3.x PUBACK would claim acceptance")
+                        self.assertEqual(found.kind, wire.SUBACK)
                         self.assertTrue(found.codes[0] >= 0x80, str(found))
 
 
@@ -244,7 +248,11 @@ class Connecting(case.BrokerCase):
             table = [
                 ("wrong protocol name", wire.connect(version, "c", name="MQTX"), {1, 0x84, *none}),
                 ("name in lower case", wire.connect(version, "c", name="mqtt"), {1, 0x84, *none}),
-                ("name of the other version", wire.connect(version, "c", name=["MQTT", "MQIsdp"][version != V31]), {1, 0x84, *none}),
+                (
+                    "name of the other version",
+                    wire.connect(version, "c", name=["MQTT", "MQIsdp"][version != V31]),
+                    {1, 0x84, *none},
+                ),
                 ("level 6", wire.connect(version, "c", level=6), {1, 0x84}),
                 ("level 0", wire.connect(version, "c", level=0), {1, 0x84}),
                 ("will QoS 3", wire.connect(version, "c", will=will, flags=0x1E), none),
@@ -253,16 +261,21 @@ class Connecting(case.BrokerCase):
                 ("invalid UTF-8 in the user name", wire.connect(version, "c", username=b"\xff"), none | {0x86}),
                 ("will with a wildcard", wire.connect(version, "c", will=Will("w/#")), none | {TOPIC_NAME_INVALID}),
                 ("will with an empty topic", wire.connect(version, "c", will=Will("")), none | {TOPIC_NAME_INVALID}),
-                ("will topic of invalid UTF-8", wire.connect(version, "c", will=Will(b"\xc0")), none | {TOPIC_NAME_INVALID}),
+                (
+                    "will topic of invalid UTF-8",
+                    wire.connect(version, "c", will=Will(b"\xc0")),
+                    none | {TOPIC_NAME_INVALID},
+                ),
                 ("cut before the keep alive", wire.packet(wire.CONNECT, 0, body[: level_at + 2]), none),
                 ("cut inside the client id", wire.packet(wire.CONNECT, 0, body[:-1]), none),
                 ("empty body", wire.packet(wire.CONNECT, 0, b""), none),
                 ("bytes behind the payload", wire.connect(version, "c", tail=b"zz"), none),
                 ("flags that promise a will", wire.connect(version, "c", flags=0x06), none),
-                ("flags that promise a password", wire.connect(version, "c", flags=0xC2), none),
             ]
             if version != V31:
+                # 3.1 reserves no bits, and lets a user name and password be absent that the flags promise (3.1 §3.1).
                 table += [
+                    ("flags that promise a password", wire.connect(version, "c", flags=0xC2), none),
                     ("reserved connect flag", wire.connect(version, "c", flags=0x03), none),
                     ("fixed header flags", wire.packet(wire.CONNECT, 1, body), none),
                     ("will QoS without a will", wire.connect(version, "c", flags=0x0A), none),
@@ -291,7 +304,12 @@ class Connecting(case.BrokerCase):
             (wire.REQUEST_PROBLEM, 1),
             (wire.AUTH_METHOD, "m"),
         ]
-        once_in_will = [(wire.WILL_DELAY, 1), (wire.PAYLOAD_FORMAT, 1), (wire.MESSAGE_EXPIRY, 1), (wire.CONTENT_TYPE, "t")]
+        once_in_will = [
+            (wire.WILL_DELAY, 1),
+            (wire.PAYLOAD_FORMAT, 1),
+            (wire.MESSAGE_EXPIRY, 1),
+            (wire.CONTENT_TYPE, "t"),
+        ]
         once_in_will += [(wire.RESPONSE_TOPIC, "r"), (wire.CORRELATION, b"c")]
         table = [
             *[(f"property {item[0]:#x} twice", with_props(item, item), {PROTOCOL}) for item in once],
@@ -352,7 +370,9 @@ class Connecting(case.BrokerCase):
                     # The CONNECT behind it must not be answered either.
                     link.send_hostile(data + wire.connect(version, case.unique()))
                     sent = link.until_closed()
-                    self.assertNotIn(wire.CONNACK, [found.kind for found in sent if found.code == 0], [str(f) for f in sent])
+                    self.assertNotIn(
+                        wire.CONNACK, [found.kind for found in sent if found.code == 0], [str(f) for f in sent]
+                    )
                     self.assertTrue(all(found.kind in (wire.DISCONNECT, wire.CONNACK) for found in sent))
 
 
@@ -373,11 +393,8 @@ class Streams(case.BrokerCase):
         ]
 
     def collect(self, link: wire.Link) -> list[wire.Packet]:
-        """Everything up to PINGRESP."""
-        out: list[wire.Packet] = []
-        while not out or out[-1].kind != wire.PINGRESP:
-            out.append(link.receive())
-        return out
+        """The seven answers and the three messages, in the order of their arrival."""
+        return [link.receive() for _ in range(10)]
 
     def check(self, seen: list[wire.Packet]) -> None:
         kinds = [found.kind for found in seen if found.kind != wire.PUBLISH]

@@ -76,7 +76,7 @@ class Delivery(case.BrokerCase):
                 for message in resent[1:]:
                     if message.kind == wire.PUBLISH:
                         again.acknowledge(message)
-                self.assertEqual(again.ping(), [])
+                self.assertEqual(again.settle(), [])
 
     def test_pubrel_is_resent_until_pubcomp(self) -> None:
         for version in VERSIONS:
@@ -98,11 +98,11 @@ class Delivery(case.BrokerCase):
                     link.connect(name, **persistent(version))
                     self.assertEqual(link.expect(wire.PUBREL).pid, pid)
                 link.send(wire.ack(wire.PUBCOMP, pid))
-                self.assertEqual(link.ping(), [])
+                self.assertEqual(link.settle(), [])
                 link.drop()
                 link = self.link(version)
                 link.connect(name, **persistent(version))
-                self.assertEqual(link.ping(), [])
+                self.assertEqual(link.settle(), [])
 
     def test_inbound_qos_2_is_delivered_once(self) -> None:
         for version in VERSIONS:
@@ -129,7 +129,7 @@ class Delivery(case.BrokerCase):
                 link.send(wire.ack(wire.PUBREL, 5))
                 link.expect(wire.PUBCOMP)
                 self.assertEqual([reader.take().payload, reader.take().payload], [b"once", b"new"])
-                self.assertEqual(reader.ping(), [])
+                self.assertEqual(reader.settle(), [])
 
     def test_unknown_ids_in_acknowledgements(self) -> None:
         for version in VERSIONS:
@@ -151,7 +151,7 @@ class Delivery(case.BrokerCase):
         publisher.publish(topic, b"a", 2)
         pid = link.expect(wire.PUBLISH).pid
         link.send(wire.ack(wire.PUBREC, pid, 0x97))
-        self.assertEqual(link.ping(), [], "[MQTT-4.3.3-4]: no PUBREL behind an error")
+        self.assertEqual(link.settle(), [], "[MQTT-4.3.3-4]: no PUBREL behind an error")
 
     def test_client_receive_maximum_is_a_window(self) -> None:
         for qos in (1, 2):
@@ -164,13 +164,13 @@ class Delivery(case.BrokerCase):
                 for number in range(5):
                     publisher.publish(topic, bytes([number]), qos)
                 window = [link.expect(wire.PUBLISH), link.expect(wire.PUBLISH)]
-                self.assertEqual(link.ping(), [], "[MQTT-3.3.4-9]")
+                self.assertEqual(link.settle(), [], "[MQTT-3.3.4-9]")
                 seen = [found.payload for found in window]
                 while len(seen) < 5:
                     link.acknowledge(window.pop(0))
                     window.append(link.expect(wire.PUBLISH))
                     seen.append(window[-1].payload)
-                    self.assertEqual(link.ping(), [], "[MQTT-3.3.4-9]")
+                    self.assertEqual(link.settle(), [], "[MQTT-3.3.4-9]")
                 self.assertEqual(seen, [bytes([number]) for number in range(5)])
 
     def test_order_of_one_publisher_holds_through_the_queue(self) -> None:
@@ -234,7 +234,7 @@ class Lifetime(case.BrokerCase):
                 fresh = self.link(version)
                 self.assertFalse(fresh.connect(name, clean=True).session_present)
                 self.client(V5).publish(topic, b"unseen", 1)
-                self.assertEqual(fresh.ping(), [])
+                self.assertEqual(fresh.settle(), [])
 
     def test_expiry_zero_or_absent_ends_with_the_connection(self) -> None:
         name = case.unique()
@@ -489,7 +489,7 @@ class Expiry(case.BrokerCase):
         found = link.take()
         self.assertEqual(found.payload, b"long")
         self.assertTrue(50 <= found.get(wire.MESSAGE_EXPIRY) <= 58, found)
-        self.assertEqual(link.ping(), [])
+        self.assertEqual(link.settle(), [])
 
 
 if __name__ == "__main__":

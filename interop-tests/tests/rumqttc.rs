@@ -1,4 +1,4 @@
-//! rumqttc, versions 3.1.1 and 5, against the executable named by `TIDEGATE_BIN`. Without it every test here passes
+//! rumqttc, versions 3.1.1 and 5, against the executable named by `BROKER_BIN`. Without it every test here passes
 //! with a line that says so: `interop-tests/run` sets it.
 
 use std::{
@@ -24,8 +24,8 @@ struct Broker {
 impl Broker {
     /// `None`, with a printed reason, where there is no executable.
     fn start() -> Option<Broker> {
-        let Some(binary) = std::env::var_os("TIDEGATE_BIN") else {
-            println!("skipped: TIDEGATE_BIN is not set");
+        let Some(binary) = std::env::var_os("BROKER_BIN") else {
+            println!("skipped: BROKER_BIN is not set");
             return None;
         };
         let data =
@@ -43,7 +43,7 @@ impl Broker {
         let mut process = command
             .stdout(Stdio::piped())
             .spawn()
-            .expect("TIDEGATE_BIN can be started");
+            .expect("BROKER_BIN can be started");
         let lines = BufReader::new(process.stdout.take().expect("stdout is piped")).lines();
         let mut port = None;
         for line in lines.map_while(Result::ok) {
