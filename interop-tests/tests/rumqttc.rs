@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         atomic::{AtomicU32, Ordering},
-        mpsc::{Receiver, channel},
+        mpsc::{Receiver, Sender, channel},
     },
     thread,
     time::Duration,
@@ -124,75 +124,9 @@ impl Link {
     fn open(broker: &Broker, version: u8, connect: &Connect) -> (Link, bool) {
         let (sender, seen) = channel();
         let client = if version == 4 {
-            let mut options = rumqttc::MqttOptions::new(&connect.id, "127.0.0.1", broker.port);
-            options
-                .set_clean_session(!connect.keep_session)
-                .set_max_packet_size(2 << 20, 2 << 20);
-            if let Some((topic, payload)) = &connect.will {
-                options.set_last_will(rumqttc::LastWill::new(
-                    topic,
-                    payload.clone(),
-                    rumqttc::QoS::AtLeastOnce,
-                    false,
-                ));
-            }
-            let (client, mut connection) = rumqttc::Client::new(options, 512);
-            thread::spawn(move || {
-                for event in connection.iter() {
-                    let event = match event {
-                        Ok(event) => event,
-                        Err(error) => {
-                            println!("connection ended: {error}");
-                            return;
-                        }
-                    };
-                    let rumqttc::Event::Incoming(packet) = event else {
-                        continue;
-                    };
-                    if let Some(seen) = of_v4(packet)
-                        && sender.send(seen).is_err()
-                    {
-                        return;
-                    }
-                }
-            });
-            Version::V4(client)
+            v4(broker, connect, sender)
         } else {
-            let mut options = rumqttc::v5::MqttOptions::new(&connect.id, "127.0.0.1", broker.port);
-            options.set_clean_start(!connect.keep_session);
-            options.set_session_expiry_interval(connect.keep_session.then_some(300));
-            options.set_max_packet_size(Some(2 << 20));
-            if let Some((topic, payload)) = &connect.will {
-                let qos = rumqttc::v5::mqttbytes::QoS::AtLeastOnce;
-                options.set_last_will(rumqttc::v5::mqttbytes::v5::LastWill::new(
-                    topic,
-                    payload.clone(),
-                    qos,
-                    false,
-                    None,
-                ));
-            }
-            let (client, mut connection) = rumqttc::v5::Client::new(options, 512);
-            thread::spawn(move || {
-                for event in connection.iter() {
-                    let event = match event {
-                        Ok(event) => event,
-                        Err(error) => {
-                            println!("connection ended: {error}");
-                            return;
-                        }
-                    };
-                    let rumqttc::v5::Event::Incoming(packet) = event else {
-                        continue;
-                    };
-                    if let Some(seen) = of_v5(packet)
-                        && sender.send(seen).is_err()
-                    {
-                        return;
-                    }
-                }
-            });
-            Version::V5(client)
+            v5(broker, connect, sender)
         };
         let link = Link { client, seen };
         match link.next() {
@@ -265,6 +199,61 @@ impl Link {
         // The connection's thread ends, and its sender with it, when the broker has closed.
         while self.seen.recv_timeout(PATIENCE).is_ok() {}
     }
+}
+
+/// A connected client of version 3.1.1 whose packets go to `sender` until the connection ends.
+fn v4(broker: &Broker, connect: &Connect, sender: Sender<Seen>) -> Version {
+    let mut options = rumqttc::MqttOptions::new(&connect.id, "127.0.0.1", broker.port);
+    options
+        .set_clean_session(!connect.keep_session)
+        .set_max_packet_size(2 << 20, 2 << 20);
+    if let Some((topic, payload)) = &connect.will {
+        let will = rumqttc::LastWill::new(topic, payload.clone(), rumqttc::QoS::AtLeastOnce, false);
+        options.set_last_will(will);
+    }
+    let (client, mut connection) = rumqttc::Client::new(options, 512);
+    thread::spawn(move || {
+        for event in connection.iter() {
+            match event {
+                Ok(rumqttc::Event::Incoming(packet)) => {
+                    if of_v4(packet).is_some_and(|seen| sender.send(seen).is_err()) {
+                        return;
+                    }
+                }
+                Ok(rumqttc::Event::Outgoing(_)) => {}
+                Err(error) => return println!("connection ended: {error}"),
+            }
+        }
+    });
+    Version::V4(client)
+}
+
+/// The same for version 5.
+fn v5(broker: &Broker, connect: &Connect, sender: Sender<Seen>) -> Version {
+    let mut options = rumqttc::v5::MqttOptions::new(&connect.id, "127.0.0.1", broker.port);
+    options.set_clean_start(!connect.keep_session);
+    options.set_session_expiry_interval(connect.keep_session.then_some(300));
+    options.set_max_packet_size(Some(2 << 20));
+    if let Some((topic, payload)) = &connect.will {
+        let qos = rumqttc::v5::mqttbytes::QoS::AtLeastOnce;
+        let will = rumqttc::v5::mqttbytes::v5::LastWill::new(topic, payload.clone(), qos, false, None);
+        options.set_last_will(will);
+    }
+    let (client, mut connection) = rumqttc::v5::Client::new(options, 512);
+    thread::spawn(move || {
+        for event in connection.iter() {
+            match event {
+                Ok(rumqttc::v5::Event::Incoming(packet)) => {
+                    if of_v5(packet).is_some_and(|seen| sender.send(seen).is_err()) {
+                        return;
+                    }
+                }
+                Ok(rumqttc::v5::Event::Outgoing(_)) => {}
+                Err(error) => return println!("connection ended: {error}"),
+            }
+        }
+    });
+    Version::V5(client)
 }
 
 fn of_v4(packet: rumqttc::Packet) -> Option<Seen> {
