@@ -30,6 +30,11 @@ pub trait Peer: Send {
     /// When [`Peer::handle_timeout`] must be called, if at all. May move at every other call.
     fn poll_timeout(&self) -> Option<Timestamp>;
 
+    /// Whom it stands for, once the broker has admitted the client: for logs.
+    fn client_id(&self) -> Option<&str> {
+        None
+    }
+
     /// The peer waits for an answer of the shard and takes no input until then: the driver stops reading.
     fn is_parked(&self) -> bool {
         false

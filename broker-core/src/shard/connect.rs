@@ -232,9 +232,7 @@ impl Shard {
         let most = u32::try_from(limits.session_expiry_interval.as_secs()).unwrap_or(u32::MAX);
         Terms {
             expiry_interval: connect.session_expiry_interval.min(most),
-            keep_alive: limits
-                .server_keepalive
-                .filter(|&imposed| imposed != connect.keep_alive),
+            keep_alive: limits.imposed_keep_alive(connect.keep_alive),
             window: limits.max_inflight.min(connect.receive_maximum).max(1),
         }
     }

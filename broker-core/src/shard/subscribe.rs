@@ -471,6 +471,8 @@ impl Shard {
             for item in self.session_mut(key).outgoing.take_shared(Some(&target)) {
                 self.redispatch(now, item, None);
             }
+            // What waited behind it may go now.
+            self.ready.push_back(key);
         }
         if self.common.hooks.wants(HookPoint::SessionUnsubscribed) {
             let common = Arc::clone(&self.common);

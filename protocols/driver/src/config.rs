@@ -107,8 +107,8 @@ pub enum Service {
 pub struct WebSocketSettings {
     /// Which protocol runs under which path. A path that is not here is answered with 404.
     pub routes: Vec<WebSocketRoute>,
-    /// `Origin` values accepted, compared without regard to case; empty: any. Another one, or none at all, is
-    /// answered with 403.
+    /// `Origin` values accepted, compared without regard to case; empty: any. Another one is answered with 403; a
+    /// request without one does not come from a browser and is accepted.
     pub allowed_origins: Vec<String>,
     /// Largest frame and largest message accepted, bytes; a larger one ends the connection with code 1009.
     /// Frames are passed on as they come in, so this costs no memory.

@@ -260,7 +260,7 @@ fn requests_that_are_no_upgrade_are_told_why() {
     let good = "Origin: https://GOOD.example\r\n";
     let cases = [
         (request("/other", good), "404"),
-        (request("/echo", ""), "403"),
+        (request("/echo", "Origin: null\r\n"), "403"),
         (request("/echo", "Origin: https://evil.example\r\n"), "403"),
         (
             request("/echo", &format!("{good}Sec-WebSocket-Protocol: soap\r\n")),

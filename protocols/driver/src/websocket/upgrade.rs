@@ -70,7 +70,8 @@ fn check(request: &Request, settings: &WebSocketSettings) -> Result<Answer, Answ
     let origin = text(header::ORIGIN);
     let allowed = &settings.allowed_origins;
     let is_allowed = |origin: &str| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
-    if !allowed.is_empty() && !origin.is_some_and(is_allowed) {
+    // Browsers always send it; what is not a browser cannot be tricked by a foreign page (RFC 6455 §10.2).
+    if !allowed.is_empty() && !origin.is_none_or(is_allowed) {
         return Err(refuse("403 Forbidden", "origin not allowed"));
     }
     let subprotocol = choose(request, &route.subprotocols, route.subprotocol_required)?;

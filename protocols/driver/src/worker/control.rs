@@ -84,6 +84,11 @@ impl Worker {
         result
     }
 
+    /// Lets an attached peer look after what its owner has left for it: it is offered no bytes.
+    pub(super) fn nudge(&mut self, link: LinkId) {
+        self.with_peer(link, |peer, now, effects| peer.handle_input(now, &[], effects));
+    }
+
     /// Ends a link: its peer is told that the transport is gone, what waits is still written. False if it is gone or
     /// being closed already.
     pub fn close(&mut self, link: LinkId, close: &Close) -> bool {

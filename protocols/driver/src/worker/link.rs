@@ -275,6 +275,7 @@ impl Link {
         let listener = self.permit.as_ref().map_or("internal", Permit::listener_name);
         tracing::info!(
             link = id.0,
+            client = self.peer.client_id(),
             listener,
             peer = self.address.map(tracing::field::display),
             reason = close.reason,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use broker_core::{
-    ShardId,
+    LinkId, ShardId,
     shard::{Batch, Reply, Ticket},
 };
 
@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Arrival(Arrival),
     /// The answer to a question of the shard. Bounded by the questions that the shard has open.
     Reply(Ticket, Reply),
+    /// Tells an attached peer that something waits for it. Bounded: its owner sends one at a time.
+    Nudge(LinkId),
     /// A call of the control plane.
     Run(Box<dyn FnOnce(&mut Worker) + Send>),
     /// End within this time.

@@ -104,6 +104,16 @@ impl WorkerHandle {
         })
     }
 
+    /// Calls [`Peer::handle_input`] of an [attached](Worker::attach) link without bytes, so that the peer looks after
+    /// what its owner has left for it in a place that both know. Never refused for want of room, so the owner must
+    /// not nudge again before the peer has been called.
+    ///
+    /// # Errors
+    /// If the worker has ended.
+    pub fn nudge(&self, link: LinkId) -> Result<(), CallError> {
+        self.mailbox.send(Command::Nudge(link))
+    }
+
     pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailbox
     }

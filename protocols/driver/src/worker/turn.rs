@@ -149,6 +149,7 @@ impl Worker {
             match command {
                 Command::Arrival(arrival) => self.arrive(arrival),
                 Command::Reply(ticket, reply) => self.shard.handle_reply(self.now, ticket, reply),
+                Command::Nudge(link) => self.nudge(link),
                 Command::Run(call) => call(self),
                 Command::Shutdown(within) => self.begin_end(within),
             }

@@ -27,7 +27,10 @@ impl IncomingAliases {
 #[derive(Debug, Default)]
 pub(super) struct OutgoingAliases {
     maximum: u16,
-    #[expect(clippy::box_collection, reason = "one word in a million connections without aliases")]
+    #[expect(
+        clippy::box_collection,
+        reason = "one word in a million connections without aliases"
+    )]
     topics: Option<Box<HashMap<Box<[u8]>, NonZeroU16>>>,
 }
 

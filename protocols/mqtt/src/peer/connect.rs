@@ -157,6 +157,7 @@ impl Peer {
             .server_keep_alive
             .filter(|_| admission.version == ProtocolVersion::V5);
         let keep_alive = u64::from(keep_alive.unwrap_or(admission.keep_alive));
+        self.client_id = Some(connected.client.client_id.clone());
         self.state = State::Connected(Box::new(Connection {
             version: admission.version,
             client: Arc::clone(&connected.client),

@@ -19,8 +19,8 @@ mod receive;
 use std::sync::Arc;
 
 use broker_core::{
-    ClientInfo, Close, Closing, Connect, Disconnect, DisconnectCause, Effects, Event, MqttConfig, PacketId,
-    Request, Timestamp,
+    ClientId, ClientInfo, Close, Closing, Connect, Disconnect, DisconnectCause, Effects, Event, MqttConfig,
+    PacketId, Request, Timestamp,
 };
 use bytes::BytesMut;
 
@@ -36,6 +36,8 @@ pub use connect::{PeerSettings, Transport};
 pub struct Peer {
     settings: Arc<PeerSettings>,
     state: State,
+    /// Outlives the state, for the log line of the connection's end.
+    client_id: Option<ClientId>,
 }
 
 #[derive(Debug)]
@@ -96,6 +98,7 @@ impl Peer {
                 transport: Box::new(transport),
                 until,
             },
+            client_id: None,
         }
     }
 
@@ -313,6 +316,10 @@ impl broker_core::Peer for Peer {
             }
             State::Connected(_) | State::Connecting(_) | State::Closed => None,
         }
+    }
+
+    fn client_id(&self) -> Option<&str> {
+        self.client_id.as_ref().map(ClientId::as_str)
     }
 
     fn is_parked(&self) -> bool {
