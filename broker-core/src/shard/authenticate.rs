@@ -125,7 +125,10 @@ impl Shard {
         match self.links.get_mut(&link) {
             Some(Link::Connecting(connecting)) => {
                 let method = connecting.connect.auth.as_ref().map(|auth| auth.method.as_str());
-                let expected = matches!(connecting.stage, Stage::Exchange(_)) && method == Some(&auth.method);
+                // [MQTT-4.12.0-3], [MQTT-4.12.0-5]
+                let expected = matches!(connecting.stage, Stage::Exchange(_))
+                    && auth.reason == ReasonCode::ContinueAuthentication
+                    && method == Some(&auth.method);
                 match std::mem::replace(&mut connecting.stage, Stage::Admitted) {
                     Stage::Exchange(state) if expected => self.ask(link, Step::Next(auth, state)),
                     _ => self.refuse(now, link, Closing::new(ReasonCode::ProtocolError)),
