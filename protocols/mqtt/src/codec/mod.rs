@@ -35,7 +35,7 @@ pub use properties::{
     UnsubscribeProperties,
 };
 pub use publish::Publish;
-pub use reasons::ReasonCodes;
+pub use reasons::{ReasonCodes, closest_reason};
 pub use suback::{SubAck, UnsubAck};
 pub use subscribe::{Subscribe, Subscription, Subscriptions, TopicFilters, Unsubscribe, is_valid_filter};
 pub use user_properties::UserProperties;

@@ -5,7 +5,7 @@ use std::fmt;
 use broker_core::ReasonCode;
 use broker_core::ReasonCode::*;
 
-use super::{DecodeError, ProtocolVersion, Sender};
+use super::{DecodeError, PacketType, ProtocolVersion, Sender};
 
 /// §3.2.2.2, Table 3-1.
 pub(super) const CONNACK: &[ReasonCode] = &[
@@ -127,6 +127,29 @@ pub(super) fn auth(byte: u8, sender: Sender) -> Result<ReasonCode, DecodeError> 
         Sender::Client => read(byte, &[ContinueAuthentication, ReAuthenticate]),
         Sender::Server => read(byte, &[Success, ContinueAuthentication]),
     }
+}
+
+/// What a server says for `reason` in a packet of this type: the code itself if the type has it (MQTT 5 §2.4, Table
+/// 2-6), else the one that comes closest.
+pub fn closest_reason(packet_type: PacketType, reason: ReasonCode) -> ReasonCode {
+    let has = |code: &ReasonCode| match packet_type {
+        PacketType::ConnAck => CONNACK.contains(code),
+        PacketType::PubAck | PacketType::PubRec => PUBACK_PUBREC.contains(code),
+        PacketType::PubRel | PacketType::PubComp => PUBREL_PUBCOMP.contains(code),
+        PacketType::SubAck => SUBACK.contains(code),
+        PacketType::UnsubAck => UNSUBACK.contains(code),
+        PacketType::Disconnect => DISCONNECT_BOTH.contains(code) || DISCONNECT_SERVER.contains(code),
+        _ => true,
+    };
+    let substitute = match reason {
+        BadUserNameOrPassword | BadAuthenticationMethod | Banned => NotAuthorized,
+        ServerShuttingDown => ServerUnavailable,
+        TopicAliasInvalid | ReceiveMaximumExceeded => ProtocolError,
+        reason if reason.is_error() => UnspecifiedError,
+        _ => Success,
+    };
+    let candidates = [reason, substitute, UnspecifiedError];
+    candidates.into_iter().find(has).unwrap_or(Success)
 }
 
 /// A reason code that the packet type has.

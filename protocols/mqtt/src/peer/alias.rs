@@ -5,21 +5,37 @@ use std::{collections::HashMap, num::NonZeroU16};
 /// Most aliases that the broker gives to one client, whatever the client would take: a bound on its memory.
 const OUTGOING_MAX: u16 = 64;
 
+/// Most bytes of topics that the aliases of one client may stand for. Topic Alias Maximum alone bounds nothing: 65 535
+/// aliases of topics as long are four gigabytes.
+const INCOMING_BYTES_MAX: usize = 4 << 20;
+
 /// Aliases that the client made.
 #[derive(Debug, Default)]
-pub(super) struct IncomingAliases(Vec<Option<Box<str>>>);
+pub(super) struct IncomingAliases {
+    #[expect(
+        clippy::box_collection,
+        reason = "one word in a million connections without aliases"
+    )]
+    topics: Option<Box<HashMap<NonZeroU16, Box<str>>>>,
+    bytes: usize,
+}
 
 impl IncomingAliases {
-    pub(super) fn set(&mut self, alias: NonZeroU16, topic: &str) {
-        let at = usize::from(alias.get()) - 1;
-        if self.0.len() <= at {
-            self.0.resize(at + 1, None);
+    /// False if the client's aliases would take more than [`INCOMING_BYTES_MAX`]: then nothing has changed.
+    #[must_use]
+    pub(super) fn set(&mut self, alias: NonZeroU16, topic: &str) -> bool {
+        let replaced = self.get(alias).map_or(0, str::len);
+        let bytes = self.bytes - replaced + topic.len();
+        if bytes > INCOMING_BYTES_MAX {
+            return false;
         }
-        self.0[at] = Some(topic.into());
+        self.bytes = bytes;
+        self.topics.get_or_insert_default().insert(alias, topic.into());
+        true
     }
 
     pub(super) fn get(&self, alias: NonZeroU16) -> Option<&str> {
-        self.0.get(usize::from(alias.get()) - 1)?.as_deref()
+        self.topics.as_ref()?.get(&alias).map(|topic| &**topic)
     }
 }
 
@@ -91,9 +107,10 @@ mod tests {
         let alias = NonZeroU16::new(7).unwrap();
         let mut aliases = IncomingAliases::default();
         assert_eq!(aliases.get(alias), None);
-        aliases.set(alias, "a");
-        aliases.set(alias, "b");
-        assert_eq!(aliases.get(alias), Some("b"));
+        assert!(aliases.set(alias, "a"));
+        assert!(aliases.set(alias, "bb"));
+        assert_eq!(aliases.get(alias), Some("bb"));
         assert_eq!(aliases.get(NonZeroU16::MIN), None);
+        assert_eq!(aliases.bytes, 2);
     }
 }

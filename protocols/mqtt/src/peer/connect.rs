@@ -7,12 +7,14 @@ use std::{
 };
 
 use broker_core::{
-    AuthData, CertificateInfo, Closing, Connect, Connected, ConnectionInfo, Effects, MqttConfig, QoS,
-    ReasonCode, Request, Timestamp, Will,
+    AuthData, CertificateInfo, Closing, Connect, Connected, ConnectionInfo, DisconnectCause, Effects,
+    MqttConfig, QoS, ReasonCode, Request, Timestamp, Will,
 };
 
 use super::{Admission, Connection, IncomingAliases, OutgoingAliases, Peer, State, put, put_within};
-use crate::codec::{self, Auth, ConnAck, ConnAckProperties, Packet, ProtocolVersion};
+use crate::codec::{
+    self, Auth, ConnAck, ConnAckProperties, Packet, PacketType, ProtocolVersion, closest_reason,
+};
 
 /// What all MQTT clients of one listener have in common.
 #[derive(Debug)]
@@ -152,7 +154,13 @@ impl Peer {
             connack.properties = self.terms(&admission, connected);
         }
         let packet = Packet::ConnAck(Box::new(connack));
-        put_within(effects, admission.version, admission.max_packet_size, &packet);
+        if !put_within(effects, admission.version, admission.max_packet_size, &packet) {
+            // It would wait for ever for what it forbids to send [MQTT-3.1.2-24].
+            self.state = State::Connecting(Box::new(admission));
+            self.leave(DisconnectCause::ByServer(ReasonCode::PacketTooLarge), effects);
+            let detail = "the client takes no packet as large as its CONNACK".to_owned();
+            return self.close("packet_too_large", detail, effects);
+        }
         let keep_alive = connected
             .server_keep_alive
             .filter(|_| admission.version == ProtocolVersion::V5);
@@ -163,7 +171,7 @@ impl Peer {
             client: Arc::clone(&connected.client),
             // Percent of seconds times ten are milliseconds.
             silence_max_ms: keep_alive * u64::from(self.config().keepalive_percent) * 10,
-            last_input: now,
+            last_packet: now,
             max_packet_size: admission.max_packet_size,
             session_expiry_interval: admission.session_expiry_interval,
             awaited: None,
@@ -202,7 +210,12 @@ impl Peer {
         let (State::Connecting(admission) | State::Authenticating { admission, .. }) = &self.state else {
             return;
         };
-        let mut connack = ConnAck::new(closing.reason);
+        // Whatever a hook gave as its reason, it is no success.
+        let reason = match closest_reason(PacketType::ConnAck, closing.reason) {
+            ReasonCode::Success => ReasonCode::UnspecifiedError,
+            reason => reason,
+        };
+        let mut connack = ConnAck::new(reason);
         connack.properties.reason_string = closing.text.as_deref();
         connack.properties.server_reference = closing.server_reference.as_deref();
         let packet = Packet::ConnAck(Box::new(connack));

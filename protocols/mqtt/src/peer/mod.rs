@@ -25,7 +25,8 @@ use broker_core::{
 use bytes::BytesMut;
 
 use crate::codec::{
-    self, Answer, ConnAck, DecodeError, Decoder, Packet, ProtocolVersion, Sender, decode_connect,
+    self, Answer, ConnAck, DecodeError, Decoder, Packet, PacketType, ProtocolVersion, Sender, closest_reason,
+    decode_connect,
 };
 use alias::{IncomingAliases, OutgoingAliases};
 
@@ -77,7 +78,7 @@ struct Connection {
     client: Arc<ClientInfo>,
     /// Milliseconds of silence after which the client counts as gone; 0: never (§3.1.2.10).
     silence_max_ms: u64,
-    last_input: Timestamp,
+    last_packet: Timestamp,
     /// Largest packet that the client takes.
     max_packet_size: u32,
     /// Of the CONNECT: a DISCONNECT must not raise it from 0 [MQTT-3.14.2-2].
@@ -178,7 +179,7 @@ impl Peer {
         if connection.version != ProtocolVersion::V5 {
             return;
         }
-        let mut disconnect = codec::Disconnect::new(closing.reason);
+        let mut disconnect = codec::Disconnect::new(closest_reason(PacketType::Disconnect, closing.reason));
         disconnect.properties.reason_string = closing.text.as_deref();
         disconnect.properties.server_reference = closing.server_reference.as_deref();
         connection.put(effects, &Packet::Disconnect(disconnect));
@@ -197,22 +198,24 @@ fn put(effects: &mut Effects<'_>, version: ProtocolVersion, packet: &Packet<'_>)
     put_within(effects, version, u32::MAX, packet);
 }
 
+/// False if the packet does not fit: then nothing is written.
 fn put_within(
     effects: &mut Effects<'_>,
     version: ProtocolVersion,
     max_packet_size: u32,
     packet: &Packet<'_>,
-) {
+) -> bool {
+    let mut is_written = false;
     effects.wire.put_with(|tail: &mut BytesMut| {
-        // On an error nothing is written.
-        let _ = packet.encode(version, max_packet_size, tail);
+        is_written = packet.encode(version, max_packet_size, tail).is_ok();
     });
+    is_written
 }
 
 /// How a client that is not admitted yet is told of a fault: MQTT 5 has a CONNACK for it.
 fn refusal(version: ProtocolVersion, reason: broker_core::ReasonCode) -> Answer {
     match version {
-        ProtocolVersion::V5 => Answer::ConnAck(version, reason),
+        ProtocolVersion::V5 => Answer::ConnAck(version, closest_reason(PacketType::ConnAck, reason)),
         _ => Answer::Close,
     }
 }
@@ -241,9 +244,6 @@ fn word(reason: broker_core::ReasonCode) -> &'static str {
 impl broker_core::Peer for Peer {
     fn handle_input(&mut self, now: Timestamp, input: &[u8], effects: &mut Effects<'_>) -> usize {
         let mut used = 0;
-        if let State::Connected(connection) = &mut self.state {
-            connection.last_input = now;
-        }
         while used < input.len() && !self.is_parked() && !matches!(self.state, State::Closed) {
             match self.handle_packet(now, &input[used..], effects) {
                 Ok(Some(len)) => used += len,
@@ -311,7 +311,7 @@ impl broker_core::Peer for Peer {
             // Parked, the driver does not read: silence is not the client's.
             State::Connected(connection) if connection.silence_max_ms > 0 && connection.awaited.is_none() => {
                 Some(Timestamp::from_millis(
-                    connection.last_input.as_millis() + connection.silence_max_ms,
+                    connection.last_packet.as_millis() + connection.silence_max_ms,
                 ))
             }
             State::Connected(_) | State::Connecting(_) | State::Closed => None,
@@ -360,6 +360,10 @@ impl Peer {
         let Some((packet, len)) = decoder.decode(input)? else {
             return Ok(None);
         };
+        if let State::Connected(connection) = &mut self.state {
+            // Only a whole packet is a sign of life [MQTT-3.1.2-22].
+            connection.last_packet = now;
+        }
         match packet {
             Packet::Publish(publish) if matches!(self.state, State::Connected(_)) => {
                 self.handle_publish(now, &publish, effects);

@@ -33,8 +33,9 @@ impl Peer {
                         return self.violation(ReasonCode::ProtocolError, "MQTT 5 §3.3.4", text, effects);
                     }
                 }
-            } else {
-                connection.incoming_aliases.set(alias, topic);
+            } else if !connection.incoming_aliases.set(alias, topic) {
+                let text = "the topics of the aliases are too long in all";
+                return self.violation(ReasonCode::QuotaExceeded, "MQTT 5 §3.3.2.3.4", text, effects);
             }
         }
         let parts = MessageParts {
