@@ -1,0 +1,14 @@
+//! Whole conversations of MQTT clients with the broker, in virtual time.
+
+mod aliases;
+mod authentication;
+mod connecting;
+mod delivery;
+mod limits;
+mod net;
+mod publishing;
+mod resuming;
+mod retaining;
+mod sharing;
+mod subscribing;
+mod wills;
