@@ -17,6 +17,12 @@ pub(super) struct Delayed {
     messages: BTreeMap<(Timestamp, u64), Message>,
 }
 
+impl Delayed {
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+}
+
 /// The delay in seconds and the real topic, if `topic` (without a mountpoint) is a well-formed delayed one.
 fn parse(topic: &str) -> Option<(u64, &str)> {
     let (seconds, target) = topic.strip_prefix("$delayed/")?.split_once('/')?;

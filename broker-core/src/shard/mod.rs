@@ -10,6 +10,7 @@
 mod acknowledge;
 mod authenticate;
 mod batch;
+mod census;
 mod connect;
 mod delayed;
 mod deliver;
@@ -43,6 +44,7 @@ use crate::{
 
 pub use authenticate::{Question, Reply};
 pub use batch::Batch;
+pub use census::Census;
 use batch::{Outbound, RouteChange, ShardMessage};
 use connect::Connecting;
 use delayed::Delayed;

@@ -176,6 +176,11 @@ impl Shard {
         message: &Message,
         except: Option<&ClientId>,
     ) {
+        // It may have waited for its first member.
+        if message.is_expired(now) {
+            self.metrics.messages_dropped_expired.inc();
+            return self.dropped_point(now, message, None, "expired");
+        }
         let id = self.index.find(&target.filter);
         let at = id.and_then(|id| {
             self.index
