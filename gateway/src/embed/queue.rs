@@ -85,9 +85,12 @@ impl Queue {
         if inner.ended {
             return Poll::Ready(None);
         }
-        match &mut inner.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
+        let is_known = |waker: &Waker| waker.will_wake(context.waker());
+        if !inner.waker.as_ref().is_some_and(is_known) {
+            let old = inner.waker.replace(context.waker().clone());
+            // Dropping a waker may run the application's code.
+            drop(inner);
+            drop(old);
         }
         Poll::Pending
     }
