@@ -3,6 +3,11 @@
 use bytes::BytesMut;
 use mqtt::codec::{Connect, Decoder, Packet, ProtocolVersion, Sender, decode_connect};
 
+#[path = "bodies/peer.rs"]
+mod peer;
+
+pub use peer::peer;
+
 /// Decoding never panics, and what was decoded survives being written and read again.
 pub fn decode(version: ProtocolVersion, data: &[u8]) {
     for sender in [Sender::Client, Sender::Server] {

@@ -31,7 +31,67 @@ fn decode_v5() {
     run(V5);
 }
 
+/// Steps for [`bodies::peer`]: whole packets, damaged ones, and time.
+#[test]
+fn peer() {
+    let clients = clients();
+    let broken = corpus();
+    // A round is a node and up to forty steps.
+    repeat(1_500, |random| {
+        let mut steps = Vec::new();
+        let version = [V3, V4, V5][random.below(3)];
+        let packets = &clients[random.below(3)];
+        let own = &clients[version as usize - 3];
+        for at in 0..random.below(40) {
+            let line = (random.below(3) << 3) as u8;
+            let packet = match random.below(8) {
+                0 => random.damage(&broken),
+                1 => random.damage(own),
+                2 => packets[random.below(packets.len())].clone(),
+                3 => {
+                    steps.extend([4, random.byte()]);
+                    continue;
+                }
+                4 if at > 3 => {
+                    steps.push(5 | line | (random.below(2) << 7) as u8 | random.below(3) as u8);
+                    continue;
+                }
+                _ => own[random.below(own.len())].clone(),
+            };
+            let is_first = at < 3;
+            let line = if is_first { (at << 3) as u8 } else { line };
+            let packet = if is_first { connect(own, random) } else { packet };
+            steps.push(line);
+            steps.extend((packet.len() as u16 % 2048).to_be_bytes());
+            steps.extend(packet);
+        }
+        bodies::peer(&steps);
+    });
+}
+
+/// What clients send, by version.
+fn clients() -> [Vec<Vec<u8>>; 3] {
+    let all = table::valid::all();
+    [V3, V4, V5].map(|version| {
+        all.iter()
+            .filter(|one| one.version == version && one.sender == table::valid::C)
+            .filter(|one| one.bytes.len() < 2048)
+            .map(|one| one.bytes.clone())
+            .collect()
+    })
+}
+
+fn connect(packets: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+    let connects: Vec<_> = packets.iter().filter(|bytes| bytes[0] == 0x10).collect();
+    connects[random.below(connects.len())].clone()
+}
+
 fn run(version: ProtocolVersion) {
+    let corpus = corpus();
+    repeat(ROUNDS, |random| bodies::decode(version, &random.damage(&corpus)));
+}
+
+fn repeat(rounds: u64, mut round: impl FnMut(&mut Random)) {
     let number = |name| {
         std::env::var(name)
             .ok()
@@ -40,17 +100,12 @@ fn run(version: ProtocolVersion) {
     let seed = number("MQTT_FUZZ_SEED").unwrap_or(1);
     println!("MQTT_FUZZ_SEED={seed}");
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let corpus = corpus();
-    let mut round = |_| {
-        let bytes = random.damage(&corpus);
-        bodies::decode(version, &bytes);
-    };
     match number("MQTT_FUZZ_SECONDS") {
-        None => (0..ROUNDS).for_each(&mut round),
+        None => (0..rounds).for_each(|_| round(&mut random)),
         Some(seconds) => {
             let end = now() + Duration::from_secs(seconds);
             while now() < end {
-                (0..ROUNDS).for_each(&mut round);
+                (0..rounds).for_each(|_| round(&mut random));
             }
         }
     }

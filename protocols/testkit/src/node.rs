@@ -42,6 +42,8 @@ struct Line {
     outbox: Outbox,
     /// Input that the peer has not used yet.
     input: Vec<u8>,
+    /// The shard was told that too much waits.
+    congested: bool,
     close: Option<Close>,
 }
 
@@ -91,6 +93,10 @@ impl Node {
         node
     }
 
+    /// Bytes in an outbox above which the node, like a driver, reports congestion and reads no more of that client,
+    /// until [`Node::output`] takes them.
+    pub const HIGH_WATER_BYTES: usize = 64 << 10;
+
     /// The present.
     pub fn now(&self) -> Timestamp {
         self.now
@@ -128,6 +134,7 @@ impl Node {
             shard: ShardId(shard),
             outbox: Outbox::new(),
             input: Vec::new(),
+            congested: false,
             close: None,
         };
         self.lines.insert(link, line);
@@ -155,18 +162,27 @@ impl Node {
         self.settle();
     }
 
-    /// The client reads too slowly, or has caught up.
+    /// The client stops reading, although its outbox is not full, or has caught up.
     pub fn congest(&mut self, link: LinkId, congested: bool) {
-        let shard = self.line(link).shard;
         let now = self.now;
+        let line = self.line(link);
+        line.congested = congested;
+        let shard = line.shard;
         self.shards[usize::from(shard.0)].handle_congestion(now, link, congested);
         self.drain(shard);
         self.settle();
     }
 
-    /// All bytes for the client since they were last taken.
+    /// All bytes that wait for the client. If there were so many that the node held more back, they come next time.
     pub fn output(&mut self, link: LinkId) -> Bytes {
-        self.line(link).outbox.take()
+        let line = self.line(link);
+        let bytes = line.outbox.take();
+        if bytes.len() > Node::HIGH_WATER_BYTES && line.congested {
+            self.congest(link, false);
+        } else {
+            self.settle();
+        }
+        bytes
     }
 
     /// Bytes that wait for the client.
@@ -290,7 +306,8 @@ impl Node {
         let links: Vec<LinkId> = self.lines.keys().copied().collect();
         for link in links {
             let line = self.line(link);
-            if line.input.is_empty() || line.close.is_some() || line.peer.is_parked() {
+            let takes_input = line.outbox.len() <= Node::HIGH_WATER_BYTES && !line.peer.is_parked();
+            if line.input.is_empty() || line.close.is_some() || !takes_input {
                 continue;
             }
             let input = std::mem::take(&mut line.input);
@@ -371,6 +388,13 @@ impl Node {
         for request in called.into_iter().flat_map(|((), requests)| requests) {
             self.request(link, request);
         }
+        let now = self.now;
+        let line = self.line(link);
+        if line.outbox.len() > Node::HIGH_WATER_BYTES && !line.congested && line.close.is_none() {
+            line.congested = true;
+            let shard = line.shard;
+            self.shards[usize::from(shard.0)].handle_congestion(now, link, true);
+        }
     }
 }
 
@@ -387,5 +411,84 @@ impl Drop for Node {
                 "nobody looked at the output of {link:?}: {left:02x?}"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Echoes what it gets in pieces of two bytes, a second later; `!` ends it.
+    #[derive(Default)]
+    struct Echo {
+        due: Option<Timestamp>,
+        held: Vec<u8>,
+    }
+
+    impl Peer for Echo {
+        fn handle_input(&mut self, now: Timestamp, input: &[u8], effects: &mut Effects<'_>) -> usize {
+            if input[0] == b'!' {
+                *effects.close = Some(Close {
+                    reason: "asked",
+                    detail: String::new(),
+                });
+                return input.len();
+            }
+            if input.len() < 2 {
+                return 0;
+            }
+            self.held.extend_from_slice(&input[..2]);
+            self.due = Some(now.after_secs(1));
+            2
+        }
+
+        fn handle_event(&mut self, _: Timestamp, _: Event, _: &mut Effects<'_>) {}
+
+        fn handle_timeout(&mut self, _: Timestamp, effects: &mut Effects<'_>) {
+            effects.wire.put(&self.held);
+            self.held.clear();
+            self.due = None;
+        }
+
+        fn handle_closed(&mut self, _: Timestamp, _: &mut Effects<'_>) {}
+
+        fn poll_timeout(&self) -> Option<Timestamp> {
+            self.due
+        }
+
+        fn is_parked(&self) -> bool {
+            self.due.is_some()
+        }
+    }
+
+    #[test]
+    fn a_peer_is_offered_what_it_left_and_called_at_its_time() {
+        let mut node = Node::new(2, Common::default());
+        let link = node.open(Echo::default());
+        node.input(link, b"a");
+        assert_eq!(node.next_deadline(), None);
+        node.input(link, b"bcde!x");
+        assert!(node.is_parked(link));
+        node.advance(Duration::from_millis(999));
+        assert_eq!(node.output_len(link), 0);
+        node.advance(Duration::from_millis(1));
+        assert_eq!(&node.output(link)[..], b"ab");
+        node.advance(Duration::from_secs(60));
+        assert_eq!(&node.output(link)[..], b"cde!");
+        assert_eq!(node.closed(link), None, "`e!` is one piece");
+        node.input(link, b"y!");
+        node.advance(Duration::from_secs(1));
+        assert_eq!(&node.output(link)[..], b"xy");
+        assert_eq!(node.closed(link).map(|close| close.reason), Some("asked"));
+        assert_eq!(node.now(), Node::START.after_secs(62));
+    }
+
+    #[test]
+    #[should_panic(expected = "nobody looked at the output")]
+    fn output_that_nobody_took_fails_the_test() {
+        let mut node = Node::new(1, Common::default());
+        let link = node.open(Echo::default());
+        node.input(link, b"ab");
+        node.advance(Duration::from_secs(1));
     }
 }

@@ -131,10 +131,13 @@ impl Net {
         self.node.input(client.link, bytes);
     }
 
-    /// Everything that came for the client.
+    /// Everything that came for the client. Leaked, since packets borrow from it and a test is short.
     pub(crate) fn take(&mut self, client: Client) -> Vec<Packet<'static>> {
-        let bytes: &'static Bytes = Box::leak(Box::new(self.node.output(client.link)));
-        decode_all(client.version, bytes)
+        let mut bytes = Vec::new();
+        while self.node.output_len(client.link) > 0 {
+            bytes.extend_from_slice(&self.node.output(client.link));
+        }
+        decode_all(client.version, bytes.leak())
     }
 
     /// Exactly this packet has come.

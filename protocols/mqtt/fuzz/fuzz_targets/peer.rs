@@ -1,0 +1,7 @@
+//! Arbitrary clients of a whole node.
+#![no_main]
+
+#[path = "../bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::peer(data));
