@@ -1,12 +1,7 @@
-//! What the fuzz targets check, apart from how bytes are made up: `cargo fuzz` and the test `fuzz` share it.
+//! What the fuzz targets of the codec check, apart from how bytes are made up: `cargo fuzz` and the test `fuzz` share it.
 
 use bytes::BytesMut;
 use mqtt::codec::{Connect, Decoder, Packet, ProtocolVersion, Sender, decode_connect};
-
-#[path = "bodies/peer.rs"]
-mod peer;
-
-pub use peer::peer;
 
 /// Decoding never panics, and what was decoded survives being written and read again.
 pub fn decode(version: ProtocolVersion, data: &[u8]) {

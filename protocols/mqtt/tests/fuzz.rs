@@ -6,6 +6,9 @@
 #[path = "../fuzz/bodies.rs"]
 #[expect(unreachable_pub, reason = "shared with the fuzz targets")]
 mod bodies;
+#[path = "../fuzz/peer.rs"]
+#[expect(unreachable_pub, reason = "shared with the fuzz target")]
+mod hostile;
 mod table;
 
 use std::time::{Duration, Instant};
@@ -31,7 +34,7 @@ fn decode_v5() {
     run(V5);
 }
 
-/// Steps for [`bodies::peer`]: whole packets, damaged ones, and time.
+/// Steps for [`hostile::run`]: whole packets, damaged ones, and time.
 #[test]
 fn peer() {
     let clients = clients();
@@ -65,7 +68,7 @@ fn peer() {
             steps.extend((packet.len() as u16 % 2048).to_be_bytes());
             steps.extend(packet);
         }
-        bodies::peer(&steps);
+        hostile::run(&steps);
     });
 }
 

@@ -1,7 +1,7 @@
 //! Arbitrary clients of a whole node.
 #![no_main]
 
-#[path = "../bodies.rs"]
-mod bodies;
+#[path = "../peer.rs"]
+mod peer;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::peer(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| peer::run(data));

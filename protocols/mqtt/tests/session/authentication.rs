@@ -15,7 +15,7 @@ use mqtt::codec::{Auth, Connect, Packet};
 use crate::net::*;
 
 /// Knows one user.
-struct Users;
+pub(crate) struct Users;
 
 impl Authenticator for Users {
     fn name(&self) -> &str {
@@ -320,4 +320,14 @@ fn or_it_ends_the_connection() {
             net.expect_end(client, ReasonCode::NotAuthorized);
         }
     }
+}
+
+/// A Will is a message of its client: what it may not publish, it may not have published.
+#[test]
+fn a_will_that_is_denied_is_not_published() {
+    let mut net = restricted(DenyAction::Ignore);
+    let watcher = net.subscriber(V5, "w", &[("#", Q2)]);
+    let client = net.connect(with_will(Connect::new(V5, "a"), "no/will"));
+    net.cut(client);
+    net.expect_nothing(watcher);
 }

@@ -262,6 +262,44 @@ fn a_subscriber_waits_for_the_other_shards_and_its_next_packets_with_it() {
 }
 
 #[test]
+fn a_client_is_not_held_for_silent_while_it_waits() {
+    let mut net = Net::with_shards(2, |_| {});
+    let mut connect = Connect::new(V5, "a");
+    connect.keep_alive = 10;
+    let client = net.connect(connect);
+    net.node.hold_batches(true);
+    net.send(client, subscribe(1, &[sub("t", Q0)]));
+    net.pass(100);
+    net.expect_open(client);
+    net.node.hold_batches(false);
+    net.expect(client, suback(1, &[ReasonCode::Success]));
+    net.pass_ms(14_999);
+    net.expect_open(client);
+    net.pass_ms(1);
+    net.expect_end(client, ReasonCode::KeepAliveTimeout);
+}
+
+#[test]
+fn a_connection_that_ends_while_it_waits() {
+    let mut net = Net::with_shards(2, |_| {});
+    net.node.hold_batches(true);
+    let lost = net.client(V5, "lost");
+    net.send(lost, subscribe(1, &[sub("t", Q0)]));
+    net.cut(lost);
+    let old = net.connect(kept(V5, "old"));
+    net.send(old, subscribe(1, &[sub("t", Q0)]));
+    let new = net.resume(kept(V5, "old"));
+    net.expect_end(old, ReasonCode::SessionTakenOver);
+    net.node.hold_batches(false);
+    for client in [lost, old, new] {
+        net.expect_nothing(client);
+    }
+    let writer = net.client(V5, "w");
+    net.send(writer, Packet::Publish(message("t", "x")));
+    net.expect(new, Packet::Publish(message("t", "x")));
+}
+
+#[test]
 fn a_client_that_falls_silent_is_gone_after_one_and_a_half_keep_alives() {
     for version in [V3, V4, V5] {
         let mut net = Net::new();
@@ -334,6 +372,24 @@ fn a_server_that_shuts_down_says_so() {
     net.node.with_shard(0, |shard, now| shard.shut_down(now));
     net.expect_end(five, ReasonCode::ServerShuttingDown);
     net.expect_end(four, ReasonCode::ServerShuttingDown);
+}
+
+/// CONNACK has no code for a server that shuts down (§3.2.2.2).
+#[test]
+fn a_server_that_shuts_down_is_unavailable_to_those_who_come() {
+    let mut common = anonymous();
+    common
+        .admission
+        .authentication
+        .push(std::sync::Arc::new(crate::authentication::Users));
+    let mut net = Net::with_common(1, common, "");
+    net.node.hold_answers(true);
+    for version in [V4, V5] {
+        let client = net.dial(Connect::new(version, "a"));
+        net.node.with_shard(0, |shard, now| shard.shut_down(now));
+        net.expect(client, refusal(ReasonCode::ServerUnavailable));
+        net.expect_closed(client);
+    }
 }
 
 /// [MQTT-3.1.2-24] holds for CONNACK, too: a client that takes no CONNACK cannot be admitted.

@@ -292,3 +292,26 @@ fn no_problem_information() {
     let ack = Ack::new(id(1), ReasonCode::QuotaExceeded);
     net.expect(client, Packet::PubAck(ack));
 }
+
+/// [MQTT-2.2.1-3]: 65 535 is followed by 1, and identifiers in use are left out.
+#[test]
+fn packet_identifiers_begin_anew_at_their_end() {
+    let mut net = Net::new();
+    let reader = net.subscriber(V4, "r", &[("t", Q1)]);
+    let writer = net.client(V4, "w");
+    for number in 1..=65_537u32 {
+        net.send(writer, Packet::Publish(acked("t", "", Q1, 1)));
+        let publishes = net.publishes(reader);
+        let expected = if number <= 65_535 { number } else { number - 65_534 };
+        let received = publishes[0].packet_id.expect("QoS 1").get();
+        assert_eq!(u32::from(received), expected);
+        // The first one stays unacknowledged.
+        if received != 1 {
+            net.send(reader, puback(received));
+        }
+        if number % 1000 == 0 {
+            net.take(writer);
+        }
+    }
+    net.take(writer);
+}

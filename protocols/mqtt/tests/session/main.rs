@@ -4,6 +4,7 @@ mod aliases;
 mod authentication;
 mod connecting;
 mod delivery;
+mod hooks;
 mod limits;
 mod net;
 mod publishing;

@@ -220,3 +220,37 @@ fn many_come_within_the_window_of_the_client() {
     topics.dedup();
     assert_eq!(topics.len(), 300);
 }
+
+#[test]
+fn they_carry_the_identifier_of_the_subscription_that_brought_them() {
+    let mut net = Net::new();
+    let writer = net.client(V4, "w");
+    keep(&mut net, writer, message("t", "x"));
+    let reader = net.client(V5, "r");
+    for subscription_id in [7, 8] {
+        let filters = [sub("t", Q0)];
+        let packet = mqtt::codec::Subscribe {
+            subscription_id: Some(subscription_id),
+            ..mqtt::codec::Subscribe::new(id(1), &filters)
+        };
+        net.send(reader, Packet::Subscribe(packet));
+        let packets = net.take(reader);
+        let expected = Publish {
+            subscription_ids: [subscription_id].into_iter().collect(),
+            ..retained(message("t", "x"))
+        };
+        assert_eq!(packets[1..], [Packet::Publish(expected)]);
+    }
+}
+
+/// [MQTT-3.8.3-3] speaks of all messages that the client published.
+#[test]
+fn no_local_keeps_a_clients_own_retained_messages_away() {
+    let mut net = Net::new();
+    let client = net.client(V5, "a");
+    keep(&mut net, client, message("t", "x"));
+    let mut filter = sub("t", Q0);
+    filter.options.no_local = true;
+    net.send(client, subscribe(1, &[filter]));
+    net.expect(client, suback(1, &[ReasonCode::Success]));
+}

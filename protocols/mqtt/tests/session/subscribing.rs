@@ -245,6 +245,15 @@ fn a_mountpoint_is_invisible_and_cannot_be_left() {
 }
 
 #[test]
+fn a_will_stays_within_the_mountpoint() {
+    let mut net = Net::with_common(1, anonymous(), "m/");
+    let watcher = net.subscriber(V5, "w", &[("will", Q0)]);
+    let client = net.connect(with_will(mqtt::codec::Connect::new(V5, "a"), "will"));
+    net.cut(client);
+    net.expect(watcher, Packet::Publish(message("will", "will")));
+}
+
+#[test]
 fn a_mountpoint_that_cannot_be_filled_in_refuses_the_client() {
     let mut net = Net::with_common(1, anonymous(), "m/${clientid}/");
     for id in ["+", "a/b", "#"] {

@@ -1,4 +1,5 @@
-//! Hostile clients on a node, and one that minds its own business.
+//! What the fuzz target of the peer checks: hostile clients on a node, and one that minds its own business. The test
+//! `fuzz` shares it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,7 +35,7 @@ const LINES: usize = 3;
 ///
 /// Nothing panics; what clients are sent can be decoded and stays within bounds; a peer that has ended its connection
 /// is still; and a client elsewhere notices nothing.
-pub fn peer(data: &[u8]) {
+pub fn run(data: &[u8]) {
     let mut hostile = Hostile::new();
     let mut rest = data;
     while let Some((&step, after)) = rest.split_first() {
