@@ -118,10 +118,13 @@ impl Peer {
     }
 
     fn drain(&mut self, effects: &mut Effects<'_>) {
-        if let State::New { connect, reply } = mem::replace(&mut self.state, State::Closed) {
-            effects.requests.push(Request::Connect(connect));
-            self.state = State::Connecting { reply };
-        }
+        self.state = match mem::replace(&mut self.state, State::Closed) {
+            State::New { connect, reply } => {
+                effects.requests.push(Request::Connect(connect));
+                State::Connecting { reply }
+            }
+            state => state,
+        };
         let mut commands = mem::take(&mut self.commands);
         self.shared.take(&mut commands);
         for command in commands.drain(..) {
@@ -181,10 +184,14 @@ impl Peer {
     }
 
     fn connected(&mut self, connected: Connected) {
-        if let State::Connecting { reply } = mem::replace(&mut self.state, State::Closed) {
-            self.state = State::Connected(Box::new(Connection::new(&connected)));
-            let _ = reply.send(Ok(connected));
-        }
+        self.state = match mem::replace(&mut self.state, State::Closed) {
+            State::Connecting { reply } => {
+                let connection = Box::new(Connection::new(&connected));
+                let _ = reply.send(Ok(connected));
+                State::Connected(connection)
+            }
+            state => state,
+        };
     }
 }
 
