@@ -235,8 +235,12 @@ impl Shard {
         };
         let asks = |operation: &Operation| {
             let mut filters = operation.filters.iter();
-            operation.client_id == *client_id
-                && filters.any(|planned| planned.kind == Kind::Exclusive && planned.filter == filter)
+            // One that is past its claims gives nothing back any more.
+            operation.stage == Stage::Claiming
+                && operation.client_id == *client_id
+                && filters.any(|planned| {
+                    planned.kind == Kind::Exclusive && !planned.code.is_error() && planned.filter == filter
+                })
         };
         holds() == Some(true) || self.operations.values().any(asks)
     }
