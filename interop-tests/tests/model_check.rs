@@ -3,7 +3,7 @@
 //! `TIDEGATE_MODEL_SEED=<seed>` runs one seed, `TIDEGATE_MODEL_STEPS=<steps>` as many steps of each seed,
 //! `TIDEGATE_MODEL_RUNS=<runs>` as many seeds.
 
-use std::time::Instant;
+use std::{ops::RangeInclusive, time::Instant};
 
 use interop_tests::model;
 
@@ -15,15 +15,18 @@ fn number(name: &str) -> Option<u64> {
     )
 }
 
+fn seeds() -> RangeInclusive<u64> {
+    match number("TIDEGATE_MODEL_SEED") {
+        Some(seed) => seed..=seed,
+        None => 1..=number("TIDEGATE_MODEL_RUNS").unwrap_or(500),
+    }
+}
+
 #[test]
 fn shards_behave_like_one_naive_broker() {
     let steps = number("TIDEGATE_MODEL_STEPS").unwrap_or(400);
-    let seeds = match number("TIDEGATE_MODEL_SEED") {
-        Some(seed) => seed..=seed,
-        None => 1..=number("TIDEGATE_MODEL_RUNS").unwrap_or(60),
-    };
     let (begin, mut total, mut deliveries) = (Instant::now(), 0, 0);
-    for seed in seeds {
+    for seed in seeds() {
         match model::run(seed, steps, false) {
             Ok(report) => {
                 total += report.steps;
@@ -42,6 +45,29 @@ fn shards_behave_like_one_naive_broker() {
             }
         }
     }
+    print_rate(begin, total, deliveries);
+}
+
+#[test]
+fn nothing_is_lost_however_the_shards_interleave() {
+    let steps = number("TIDEGATE_MODEL_STEPS").unwrap_or(400);
+    let (begin, mut total, mut deliveries) = (Instant::now(), 0, 0);
+    for seed in seeds() {
+        match model::interleaved::run(seed, steps) {
+            Ok(report) => {
+                total += report.steps;
+                deliveries += report.deliveries;
+            }
+            Err(failure) => panic!(
+                "TIDEGATE_MODEL_SEED={seed} TIDEGATE_MODEL_STEPS={steps}, step {}: {}",
+                failure.step, failure.what
+            ),
+        }
+    }
+    print_rate(begin, total, deliveries);
+}
+
+fn print_rate(begin: Instant, total: u64, deliveries: u64) {
     let rate = total as f64 / begin.elapsed().as_secs_f64();
     println!("{total} steps, {deliveries} deliveries, {rate:.0} steps per second");
 }

@@ -23,10 +23,14 @@ pub(super) enum Acks {
 /// An answer that a client owes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owed {
-    PubAck(PacketId),
-    PubRec(PacketId),
-    PubRel(PacketId),
-    PubComp(PacketId),
+    /// PUBACK.
+    Ack(PacketId),
+    /// PUBREC.
+    Received(PacketId),
+    /// PUBREL.
+    Release(PacketId),
+    /// PUBCOMP.
+    Complete(PacketId),
 }
 
 /// One client.
@@ -110,8 +114,8 @@ impl Client {
                 return None;
             }
             Event::Deliver(delivery) => match (delivery.qos, delivery.packet_id) {
-                (QoS::AtLeastOnce, Some(id)) => Owed::PubAck(id),
-                (QoS::ExactlyOnce, Some(id)) => Owed::PubRec(id),
+                (QoS::AtLeastOnce, Some(id)) => Owed::Ack(id),
+                (QoS::ExactlyOnce, Some(id)) => Owed::Received(id),
                 _ => return None,
             },
             Event::PubRec(id, reason) => {
@@ -121,9 +125,9 @@ impl Client {
                     }
                     return None;
                 }
-                Owed::PubRel(*id)
+                Owed::Release(*id)
             }
-            Event::PubRel(id, ReasonCode::Success) => Owed::PubComp(*id),
+            Event::PubRel(id, ReasonCode::Success) => Owed::Complete(*id),
             Event::PubComp(id, _) => {
                 self.publishing.retain(|publishing| publishing != id);
                 return None;
@@ -162,7 +166,7 @@ impl Client {
             random.below(self.owed.len())
         };
         let owed = self.owed.remove(place);
-        let is_refused = self.is_v5 && matches!(owed, Owed::PubRec(_)) && random.chance(15);
+        let is_refused = self.is_v5 && matches!(owed, Owed::Received(_)) && random.chance(15);
         let reason = if is_refused {
             ReasonCode::UnspecifiedError
         } else {
@@ -175,10 +179,10 @@ impl Client {
 impl Owed {
     fn request(self, reason: ReasonCode) -> Request {
         match self {
-            Owed::PubAck(id) => Request::PubAck(id, reason),
-            Owed::PubRec(id) => Request::PubRec(id, reason),
-            Owed::PubRel(id) => Request::PubRel(id, reason),
-            Owed::PubComp(id) => Request::PubComp(id, reason),
+            Owed::Ack(id) => Request::PubAck(id, reason),
+            Owed::Received(id) => Request::PubRec(id, reason),
+            Owed::Release(id) => Request::PubRel(id, reason),
+            Owed::Complete(id) => Request::PubComp(id, reason),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! judged by the [`Reference`].
 
 mod client;
+pub mod interleaved;
 pub mod script;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,7 +12,7 @@ use broker_core::{
     Timestamp, Unsubscribe,
     admission::{Admission, AuthenticationChain},
     hooks::Hooks,
-    shard::Common,
+    shard::{Census, Common},
 };
 
 use crate::{
@@ -27,7 +28,7 @@ const CLIENTS: usize = 8;
 /// What is due may happen this much later, milliseconds: a nested delayed message is late twice.
 const SLACK_MS: u64 = 2 * TIMER_SLACK_MS;
 /// Lines of history shown with a failure.
-const HISTORY: usize = 200;
+const HISTORY: usize = 80;
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -106,7 +107,7 @@ impl Model {
         let shards = u16::try_from(1 + random.below(8)).expect("at most 8");
         let now = Timestamp::from_millis(1_000_000_000);
         Model {
-            node: Node::new(shards, common(&config), now, random.next()),
+            node: Node::new(shards, common(&config), now, random.bits()),
             reference: Reference::new(config.clone(), now.as_millis()),
             world,
             config,
@@ -229,7 +230,9 @@ impl Model {
         let client = &mut self.clients[at];
         let Some(link) = client.link else { return };
         let id = client.packet_id();
-        let subscribe = self.world.subscribe(&mut self.random, id, client.is_v5, &client.filters);
+        let subscribe = self
+            .world
+            .subscribe(&mut self.random, id, client.is_v5, &client.filters);
         for (filter, _) in &subscribe.filters {
             if !client.filters.contains(filter) {
                 client.filters.push(filter.clone());
@@ -322,10 +325,7 @@ impl Model {
     /// Lets time pass, deadline by deadline. What the broker may do up to a timer's slack late is waited for.
     fn advance(&mut self, millis: u64) -> Result<(), String> {
         let target = self.node.now().as_millis() + millis;
-        loop {
-            let Some(first) = self.reference.next_deadline().filter(|&at| at <= target) else {
-                break;
-            };
+        while let Some(first) = self.reference.next_deadline().filter(|&at| at <= target) {
             let mut until = first + SLACK_MS;
             while let Some(at) = self.reference.next_deadline().filter(|&at| at <= until) {
                 until = at + SLACK_MS;
@@ -408,14 +408,45 @@ impl Model {
     }
 
     fn forgotten(&mut self) -> Result<(), String> {
-        let (sessions, _, delayed) = self.reference.census();
+        let (sessions, delayed) = self.reference.census();
         if sessions + delayed > 0 {
             return Err(format!(
                 "the reference still has {sessions} sessions, {delayed} delayed messages"
             ));
         }
-        Ok(())
+        let retained = self
+            .node
+            .shards()
+            .iter()
+            .map(|shard| shard.census().retained)
+            .sum();
+        let (least, most) = self.reference.retained();
+        if !(least..=most).contains(&retained) {
+            return Err(format!("{retained} retained messages, not {least} to {most}"));
+        }
+        nothing_left(&self.node)
     }
+}
+
+/// All clients are gone and all sessions have ended: only what is retained may be left.
+///
+/// # Errors
+/// If anything else is.
+pub fn nothing_left(node: &Node) -> Result<(), String> {
+    for shard in node.shards() {
+        let census = shard.census();
+        let left = Census {
+            retained: 0,
+            ..census
+        };
+        if left != Census::default() {
+            return Err(format!(
+                "{:?} has not forgotten everything: {census:?}",
+                shard.id()
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn lost() -> Request {

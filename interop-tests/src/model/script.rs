@@ -108,7 +108,10 @@ impl World {
         // A retained Will has a topic of its own: when several are due at once, their order is not determined.
         let retain = random.chance(30);
         let topic = if retain {
-            format!("will/{client_id}")
+            format!(
+                "will/{client_id}{}",
+                if client_id.is_empty() { number } else { 0 }
+            )
         } else {
             random.pick(TOPICS).to_owned()
         };

@@ -135,10 +135,15 @@ impl Reference {
         let mut targets = self.targets_of(client);
         let Some(at) = self.find(client) else { return };
         // Also of groups that it has left while a delivery was under way.
-        targets.extend(self.sessions[at].inflight.iter().filter_map(|entry| match &entry.copy.origin {
-            Origin::Shared(target) => Some(target.clone()),
-            _ => None,
-        }));
+        targets.extend(
+            self.sessions[at]
+                .inflight
+                .iter()
+                .filter_map(|entry| match &entry.copy.origin {
+                    Origin::Shared(target) => Some(target.clone()),
+                    _ => None,
+                }),
+        );
         self.sessions[at].subscriptions.clear();
         for target in targets {
             self.leave_group(client, &target, false);

@@ -1,6 +1,8 @@
 //! What arrives at clients, and what they acknowledge (§4.3, §4.4, §4.6, §4.9).
 
-use broker_core::{Delivery, LinkId, PacketId, QoS, ReasonCode, topic};
+use std::rc::Rc;
+
+use broker_core::{Delivery, LinkId, PacketId, QoS, ReasonCode};
 
 use super::{Answer, Copy, Inflight, Judgement, Origin, Reference, Session, TIMER_SLACK_MS, number_of};
 
@@ -59,7 +61,7 @@ impl Reference {
                     let holder = debt.holders.into_iter().find(|holder| holds(holder));
                     holder.map(|(_, copy)| copy)
                 }
-                None => self.late_copies(at, number).into_iter().find(fits),
+                None => self.late_copy(delivery, &ids).filter(fits),
             };
             let Some(copy) = copy else {
                 let is_it = |copy: &&Copy| copy.note.number == number;
@@ -76,15 +78,18 @@ impl Reference {
         Ok(())
     }
 
-    /// How a delayed message may come once more, as a retained one.
-    fn late_copies(&self, at: usize, number: u64) -> Vec<Copy> {
-        let Some(note) = self.late.get(&number) else {
-            return Vec::new();
-        };
-        let subscriptions = self.sessions[at].subscriptions.iter();
-        let matching = subscriptions.filter(|one| topic::matches(&one.filter, &note.topic));
-        let origin = |filter: &str| Origin::Retained(filter.to_owned());
-        matching.map(|one| self.copy(note, one, origin(&one.filter))).collect()
+    /// A delayed message that comes once more, as a retained one, for a subscription that may have changed since.
+    fn late_copy(&self, delivery: &Delivery, ids: &[u32]) -> Option<Copy> {
+        let note = self.late.get(&number_of(&delivery.message)?)?;
+        Some(Copy {
+            note: Rc::clone(note),
+            qos: delivery.qos,
+            retain: true,
+            ids: ids.to_vec(),
+            origin: Origin::Retained(String::new()),
+            optional: true,
+            queued: false,
+        })
     }
 
     /// PUBREL without a PUBREC before it: only as a repetition after a reconnect.

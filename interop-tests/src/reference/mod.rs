@@ -208,9 +208,16 @@ impl Reference {
         self.now = self.now.max(now);
     }
 
-    /// Numbers of sessions, retained and delayed messages.
-    pub fn census(&self) -> (usize, usize, usize) {
-        (self.sessions.len(), self.retained.len(), self.delayed.len())
+    /// Numbers of sessions and of delayed messages.
+    pub fn census(&self) -> (usize, usize) {
+        (self.sessions.len(), self.delayed.len())
+    }
+
+    /// How many retained messages there are, at least and at most: some may expire just now.
+    pub fn retained(&self) -> (usize, usize) {
+        let slack = 2 * TIMER_SLACK_MS;
+        let later = |limit: u64| self.retained.values().filter(|note| note.expires > limit).count();
+        (later(self.now + slack), later(self.now.saturating_sub(slack)))
     }
 
     /// What a client does after its CONNECT.

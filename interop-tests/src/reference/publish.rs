@@ -101,6 +101,11 @@ impl Reference {
             } else {
                 self.retained.insert(note.topic.clone(), Rc::clone(&note));
             }
+            // Where the message before it waits still, it may be gone, even if No Local hides the new one.
+            for copy in self.sessions.iter_mut().flat_map(|session| &mut session.waiting) {
+                let is_retained = matches!(copy.origin, Origin::Retained(_));
+                copy.optional |= is_retained && copy.note.topic == note.topic;
+            }
         }
         self.route(&note)
     }
@@ -188,15 +193,20 @@ impl Reference {
         copy.queued = !session.may_send(copy.qos);
         let is_queued = copy.queued;
         session.waiting.push(copy);
-        let queue = |copy: &&Copy| copy.queued && copy.origin == Origin::Live;
-        if limit == 0 || !is_queued || session.waiting.iter().filter(queue).count() <= limit {
+        if limit == 0 {
             return;
         }
-        if !is_only || session.waiting.iter().any(|copy| copy.queued && copy.optional) {
+        let queue = |copy: &&Copy| copy.queued && copy.origin == Origin::Live;
+        let is_known = session.waiting.iter().filter(queue).all(|copy| !copy.optional);
+        let is_over = session.waiting.iter().filter(queue).count() > limit;
+        if !is_only || (is_over && !is_known) {
             // It is not determined what is in the queue, or in which order it came.
             for copy in &mut session.waiting {
                 copy.optional = true;
             }
+            return;
+        }
+        if !is_queued || !is_over {
             return;
         }
         let mut places = (0..session.waiting.len()).filter(|&place| queue(&&session.waiting[place]));
@@ -232,7 +242,6 @@ impl Reference {
         let mut optional = false;
         for (client, copy) in &holders {
             if let Some(at) = self.find(client) {
-                self.sessions[at].strike(&copy.note);
                 optional |= self.sessions[at].link.is_none() && copy.qos == QoS::AtMostOnce;
             }
         }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use broker_core::{LinkId, ReasonCode, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, topic};
 
-use super::{Answer, Kind, Origin, Reference, Subscription};
+use super::{Answer, Kind, Origin, Reference, Subscription, TIMER_SLACK_MS};
 
 /// What a filter in the client's words means; `None` if nothing.
 fn parse(words: &str) -> Option<(Kind, String)> {
@@ -122,7 +122,9 @@ impl Reference {
         let notes: Vec<_> = self
             .retained
             .values()
-            .filter(|note| topic::matches(&subscription.filter, &note.topic) && note.expires > self.now)
+            .filter(|note| topic::matches(&subscription.filter, &note.topic))
+            // What a timer published has the timer's slack in its expiry, too.
+            .filter(|note| note.expires.saturating_add(2 * TIMER_SLACK_MS) > self.now)
             .filter(|note| !(subscription.options.no_local && note.publisher == client))
             .map(Rc::clone)
             .collect();
