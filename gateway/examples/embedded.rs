@@ -19,11 +19,11 @@
 
 use std::{error::Error, sync::mpsc};
 
-use broker_core::{
-    Message, MessageParts, PropertiesBuilder, Property,
+use tidegate::embed::{
+    Broker, Client, ClientError, Message, MessageParts, PropertiesBuilder, Property, QoS, Received,
+    Subscription, block_on,
     hooks::{Hook, HookContext, HookPoint, HookPoints, PublishVerdict},
 };
-use tidegate::embed::{Broker, Client, ClientError, QoS, Subscription, block_on};
 
 /// Turns Celsius into Fahrenheit, and says so in a user property.
 struct Fahrenheit;
@@ -85,7 +85,7 @@ async fn run(broker: &Broker) -> Result<(), ClientError> {
     let readings = display.subscribe("plant/+/fahrenheit", QoS::AtLeastOnce).await?;
     // A callback: it runs on a thread of its own.
     let (warning, warnings) = mpsc::sync_channel(1);
-    let on_warning = move |received: tidegate::embed::Received| {
+    let on_warning = move |received: Received| {
         let text = String::from_utf8_lossy(received.payload()).into_owned();
         // Nobody listens any more once the program ends.
         let _ = warning.send(text);

@@ -7,3 +7,5 @@ pub mod embed;
 pub mod node;
 pub mod server;
 pub mod telemetry;
+
+pub use embed::{Broker, Client};

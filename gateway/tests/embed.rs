@@ -8,15 +8,13 @@ use std::{
     time::Duration,
 };
 
-use broker_core::{
-    ClientInfo, Connect, MessageParts,
-    admission::{Action, Verdict},
-    hooks::{Hook, HookContext, HookPoint, HookPoints, PublishVerdict},
-};
 use futures_core::Stream;
 use tidegate::embed::{
-    Broker, Client, ClientError, End, QoS, ReasonCode, Received, RetainHandling, SubscribeOptions,
-    Subscription, Will, block_on,
+    Broker, Client, ClientError, ClientInfo, Connect, End, Message, MessageParts, QoS, ReasonCode, Received,
+    RetainHandling, SubscribeOptions, Subscription, Will,
+    admission::{Action, Verdict},
+    block_on,
+    hooks::{Hook, HookContext, HookPoint, HookPoints, PublishVerdict},
 };
 
 /// With one worker all clients share a shard: what one does happens before what another does after it.
@@ -101,6 +99,17 @@ fn what_no_packet_could_carry_is_refused() {
         assert_eq!(data, Err(ClientError::InvalidProperty("correlation data")));
         let filter = client.subscribe("a#", QoS::AtMostOnce).await.unwrap_err();
         assert_eq!(filter, ClientError::InvalidFilter("a#".to_owned()));
+        let will = Will {
+            topic: "t".to_owned(),
+            payload: Vec::new(),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            delay_interval: 0,
+            expiry_interval: None,
+            properties: b"\x03\0\x09short".to_vec(),
+        };
+        let refused = broker.client("c").will(will).connect().await.unwrap_err();
+        assert_eq!(refused, ClientError::InvalidProperty("will properties"));
         let lied = client.publish("a", b"\xff").qos(QoS::AtLeastOnce).text().await;
         assert_eq!(lied, Err(ClientError::Refused(ReasonCode::PayloadFormatInvalid)));
     });
@@ -188,6 +197,31 @@ fn callbacks_run_elsewhere_and_survive_their_panics() {
         assert!(reports.recv().is_err(), "the callback is gone");
     });
     broker.shutdown();
+}
+
+#[test]
+fn callbacks_get_what_is_left_at_the_end() {
+    let broker = broker(1);
+    let (report, reports) = mpsc::channel();
+    let (go, gate) = mpsc::channel::<()>();
+    let client = block_on(connect(&broker, "c"));
+    let callback = move |received: Received| {
+        // The first waits until all are queued.
+        let _ = gate.recv();
+        report.send(text(Some(received))).expect("the test waits");
+    };
+    block_on(client.on_message("t", QoS::AtLeastOnce, callback)).unwrap();
+    for number in 0..100 {
+        let payload = format!("{number}");
+        block_on(client.publish("t", &payload).into_future()).unwrap();
+    }
+    // A round trip behind them: they are in the queue.
+    block_on(client.publish("other", "").qos(QoS::AtLeastOnce).into_future()).unwrap();
+    drop(go);
+    broker.shutdown();
+    let reported: Vec<String> = reports.iter().collect();
+    let expected: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    assert_eq!(reported, expected);
 }
 
 #[test]
@@ -309,7 +343,7 @@ impl Hook for Guard {
         }
     }
 
-    fn message_publish(&self, ctx: &mut HookContext<'_>, message: &broker_core::Message) -> PublishVerdict {
+    fn message_publish(&self, ctx: &mut HookContext<'_>, message: &Message) -> PublishVerdict {
         let payload = message.payload().to_ascii_uppercase();
         let parts = MessageParts {
             qos: message.qos(),

@@ -150,8 +150,9 @@ impl Broker {
         self.node.metrics()
     }
 
-    /// Ends the broker in order: clients are told, what waits is written, streams end. Blocks for at most a few
-    /// seconds, and until a callback that is running has returned. Must not be called by a hook.
+    /// Ends the broker in order: clients are told, what waits is written, streams end, callbacks get what they were
+    /// sent. Blocks for at most a few seconds, and as long as the callbacks take, so a callback must not wait for this
+    /// thread. Must not be called by a hook.
     pub fn shutdown(self) {
         self.node.shutdown();
     }

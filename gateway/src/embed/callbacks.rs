@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    io, mem,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
@@ -27,7 +27,7 @@ pub(super) type Callback = Box<dyn FnMut(Received) + Send>;
 #[derive(Clone)]
 pub(super) struct Callbacks(Arc<Ready>);
 
-/// The thread. Ends when it is dropped, once the callback that is running has returned.
+/// The thread. Dropped after the queues have ended, it waits until the callbacks have had what is left in them.
 pub(super) struct CallbackThread {
     callbacks: Callbacks,
     thread: Option<JoinHandle<()>>,
@@ -43,6 +43,9 @@ struct Ready {
 #[derive(Default)]
 struct Inner {
     tasks: VecDeque<Arc<Task>>,
+    /// The thread ends once no task is left.
+    ending: bool,
+    /// It has.
     ended: bool,
 }
 
@@ -84,8 +87,7 @@ impl CallbackThread {
 
 impl Drop for CallbackThread {
     fn drop(&mut self) {
-        let tasks = self.callbacks.0.end();
-        drop(tasks);
+        self.callbacks.0.end();
         let Some(thread) = self.thread.take() else { return };
         // A callback may own the broker: its thread cannot wait for itself.
         if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
@@ -125,21 +127,20 @@ impl Ready {
     fn next(&self) -> Option<Arc<Task>> {
         let mut inner = self.lock();
         loop {
-            if inner.ended {
-                return None;
-            }
             if let Some(task) = inner.tasks.pop_front() {
                 return Some(task);
+            }
+            if inner.ending {
+                inner.ended = true;
+                return None;
             }
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn end(&self) -> VecDeque<Arc<Task>> {
-        let mut inner = self.lock();
-        inner.ended = true;
+    fn end(&self) {
+        self.lock().ending = true;
         self.changed.notify_one();
-        mem::take(&mut inner.tasks)
     }
 }
 

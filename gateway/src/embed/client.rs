@@ -109,8 +109,8 @@ impl Client {
     /// Messages of QoS 1 and 2 are acknowledged when the application takes them from the stream, so a slow
     /// application is sent no more than its receive maximum at a time, and the rest waits in its session. Messages of
     /// QoS 0 wait in the stream up to the client's [bound](super::ClientBuilder::qos0_queue); above it they are dropped
-    /// and [counted](Subscription::dropped). A message that matches several subscriptions of the client comes once to
-    /// each of their streams.
+    /// and [counted](Subscription::dropped), retained messages that were published with QoS 0 included. A message that
+    /// matches several subscriptions of the client comes once to each of their streams.
     ///
     /// # Errors
     /// The filter is not valid, the client has a subscription to it already, or the broker refuses it.

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use broker_core::{ClientInfo, Connect, ConnectionInfo, DisconnectCause, ReasonCode, Will, topic};
+use broker_core::{
+    ClientInfo, Connect, ConnectionInfo, DisconnectCause, Properties, PropertiesBuilder, ReasonCode, Will,
+    topic,
+};
 use driver::{CallError, Clock, WorkerHandle};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -166,12 +169,19 @@ impl ClientBuilder {
         if id.contains('\0') || id.len() > usize::from(u16::MAX) {
             return Err(ClientError::Refused(ReasonCode::ClientIdentifierNotValid));
         }
-        match &self.connect.will {
-            Some(will) if !topic::is_valid_name(&will.topic) => {
-                Err(ClientError::InvalidTopic(will.topic.clone()))
-            }
-            _ => Ok(()),
+        let Some(will) = &self.connect.will else {
+            return Ok(());
+        };
+        if !topic::is_valid_name(&will.topic) {
+            return Err(ClientError::InvalidTopic(will.topic.clone()));
         }
+        // They go to other clients as they are.
+        let given = Properties::from_validated(&will.properties);
+        let mut encoded = PropertiesBuilder::new();
+        if !given.iter().all(|property| encoded.push(property)) || encoded.as_properties() != given {
+            return Err(ClientError::InvalidProperty("will properties"));
+        }
+        Ok(())
     }
 }
 

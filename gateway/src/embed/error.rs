@@ -36,8 +36,8 @@ pub enum ClientError {
     /// Not a topic filter (§4.7).
     #[error("{0:?} is not a topic filter")]
     InvalidFilter(String),
-    /// A property is longer than 65 535 bytes or holds U+0000 (§1.5.4); its name.
-    #[error("the {0} is longer than 65535 bytes or holds U+0000")]
+    /// A property cannot be encoded: longer than 65 535 bytes, or with U+0000 (§1.5.4); its name.
+    #[error("the {0} cannot be encoded: longer than 65535 bytes, or with U+0000")]
     InvalidProperty(&'static str),
     /// The client has a subscription to this filter already; end that one first.
     #[error("the client has subscribed to {0:?} already")]

@@ -51,7 +51,10 @@ mod subscription;
 
 pub use block_on::block_on;
 pub use broker::{Broker, BrokerBuilder};
-pub use broker_core::{Closing, Message, QoS, ReasonCode, RetainHandling, SubscribeOptions, Will};
+pub use broker_core::{
+    ClientInfo, Closing, Connect, Message, MessageParts, Properties, PropertiesBuilder, Property, QoS,
+    ReasonCode, RetainHandling, SubscribeOptions, Will, admission, hooks,
+};
 pub use client::Client;
 pub use connect::ClientBuilder;
 pub use error::{BrokerError, ClientError, End};
