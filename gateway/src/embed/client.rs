@@ -9,11 +9,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{
     ClientError, End,
     callbacks::Callbacks,
-    publish::{IntoSubscribeOptions, Publish},
+    publish::Publish,
     queue::Queue,
     received::Received,
     shared::{Command, Shared},
-    subscription::Subscription,
+    subscription::{IntoSubscribeOptions, Subscription},
 };
 
 /// A client inside the process, admitted by the broker. Cheap to clone; all clones are the same client.

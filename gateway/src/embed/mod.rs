@@ -58,6 +58,6 @@ pub use broker_core::{
 pub use client::Client;
 pub use connect::ClientBuilder;
 pub use error::{BrokerError, ClientError, End};
-pub use publish::{IntoSubscribeOptions, Publish};
+pub use publish::Publish;
 pub use received::Received;
-pub use subscription::Subscription;
+pub use subscription::{IntoSubscribeOptions, Subscription};

@@ -6,9 +6,7 @@ use std::{
     time::Duration,
 };
 
-use broker_core::{
-    Message, MessageParts, PropertiesBuilder, Property, QoS, ReasonCode, SubscribeOptions, topic,
-};
+use broker_core::{Message, MessageParts, PropertiesBuilder, Property, QoS, ReasonCode, topic};
 use tokio::sync::oneshot;
 
 use super::{ClientError, client::Client, shared::Command};
@@ -198,26 +196,5 @@ impl<'a> IntoFuture for Publish<'a> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.send())
-    }
-}
-
-/// How to subscribe: a [`QoS`] where the rest may be as it is by default.
-pub trait IntoSubscribeOptions {
-    /// The options of MQTT 5 §3.8.3.1.
-    fn into_options(self) -> SubscribeOptions;
-}
-
-impl IntoSubscribeOptions for QoS {
-    fn into_options(self) -> SubscribeOptions {
-        SubscribeOptions {
-            qos: self,
-            ..SubscribeOptions::default()
-        }
-    }
-}
-
-impl IntoSubscribeOptions for SubscribeOptions {
-    fn into_options(self) -> SubscribeOptions {
-        self
     }
 }

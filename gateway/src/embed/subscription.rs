@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use broker_core::ReasonCode;
+use broker_core::{QoS, ReasonCode, SubscribeOptions};
 use futures_core::Stream;
 use tokio::sync::oneshot;
 
@@ -157,5 +157,26 @@ impl Drop for Subscription {
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Subscription({:?} of {:?})", self.filter, self.client)
+    }
+}
+
+/// How to subscribe: a [`QoS`] where the rest may be as it is by default.
+pub trait IntoSubscribeOptions {
+    /// The options of MQTT 5 §3.8.3.1.
+    fn into_options(self) -> SubscribeOptions;
+}
+
+impl IntoSubscribeOptions for QoS {
+    fn into_options(self) -> SubscribeOptions {
+        SubscribeOptions {
+            qos: self,
+            ..SubscribeOptions::default()
+        }
+    }
+}
+
+impl IntoSubscribeOptions for SubscribeOptions {
+    fn into_options(self) -> SubscribeOptions {
+        self
     }
 }

@@ -1,7 +1,11 @@
-use broker_core::{Effects, Message, MessageParts, Outbox, Peer as _};
-use tokio::sync::Semaphore;
+use broker_core::{
+    ClientInfo, Delivery, Message, MessageParts, Outbox, PacketId, Peer as _, QoS, ReasonCode,
+    SubscriptionIds,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::*;
+use crate::embed::{queue::Queue, shared::AlreadySubscribed};
 
 /// A peer without a worker: what the broker and the application would do is done by the test.
 struct Harness {
