@@ -18,6 +18,7 @@ mod request;
 pub mod retained;
 mod session;
 pub mod shard;
+pub mod store;
 mod time;
 pub mod timer;
 pub mod topic;
