@@ -4,6 +4,8 @@
 //! A function panics at the first difference, as tests do, and if a completion is ten seconds late. Each opens
 //! stores of its own by a [`Factory`]; `now` is the time at which everything happens. Limits are tried out, so the
 //! factory's stores should have low ones.
+//!
+//! Alone in this crate it parks its thread, to wait for back ends that work on others.
 
 mod fabric;
 mod journal;
@@ -12,7 +14,10 @@ mod kv;
 use std::{
     collections::VecDeque,
     num::NonZeroU16,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Wake, Waker},
     thread::{self, Thread},
     time::Duration,
@@ -99,6 +104,25 @@ impl<S, Q, A> Caller<S, Q, A> {
         self.answer(ticket)
     }
 
+    /// Nothing is to be told until `write`, and then the waker is used, without another poll.
+    fn check_wake<T>(&mut self, write: impl FnOnce() -> T) -> T {
+        let unpark = Unpark::new();
+        let waker = Waker::from(Arc::clone(&unpark));
+        assert!(
+            (self.poll)(&mut self.store, &waker).is_none(),
+            "nothing has happened"
+        );
+        let written = write();
+        // Another waker of this thread may have left its mark: two rounds without being meant are enough.
+        for _ in 0..3 {
+            if unpark.woken.load(Ordering::Acquire) {
+                return written;
+            }
+            thread::park_timeout(Duration::from_secs(10));
+        }
+        panic!("not woken");
+    }
+
     fn has_answered(&self, ticket: Ticket) -> bool {
         self.done.iter().any(|(done, _)| *done == ticket)
     }
@@ -123,17 +147,30 @@ impl<S, Q, A> Caller<S, Q, A> {
     }
 }
 
-struct Unpark(Thread);
+struct Unpark {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+impl Unpark {
+    fn new() -> Arc<Unpark> {
+        Arc::new(Unpark {
+            thread: thread::current(),
+            woken: AtomicBool::new(false),
+        })
+    }
+}
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
     }
 }
 
 /// Polls until there is something, and again only when woken.
 fn wait<T>(mut poll: impl FnMut(&Waker) -> Option<T>) -> T {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let waker = Waker::from(Unpark::new());
     // A wake-up that brings nothing is allowed; wake-ups without end are not.
     for _ in 0..1000 {
         if let Some(found) = poll(&waker) {

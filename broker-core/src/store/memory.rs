@@ -27,11 +27,11 @@ pub struct MemoryLimits {
     pub item_bytes_max: usize,
     /// Requests of one handle submitted and not polled. Default: 4096.
     pub in_flight_max: usize,
-    /// Changes that a watch may be behind. Default: 65 536, about 3 MiB.
+    /// Changes that a watch may be behind. Default: 65 536, which take 1.5 MiB and the text of their keys.
     pub history_max: usize,
     /// How long a dedup id is remembered. Default: two minutes.
     pub dedup_window: Duration,
-    /// Dedup ids remembered per journal shard. Default: 65 536, about 5 MiB.
+    /// Dedup ids remembered per journal shard. Default: 65 536, about 6 MiB.
     pub dedup_ids_max: usize,
 }
 

@@ -177,7 +177,7 @@ pub fn journal_tail<F: Factory<Store: Journal>>(factory: &mut F, now: Timestamp)
     writer.append(B, 1, "another shard");
     journal.head(A);
     assert!(!journal.has_answered(waiting));
-    let (first, _) = writer.append(A, 1, "one");
+    let (first, _) = journal.check_wake(|| writer.append(A, 1, "one"));
     let (records, next) = JournalCaller::<F::Store>::page(journal.answer(waiting));
     assert_eq!(records, [(first, text("one"))]);
     let waiting = journal.send(tail(A, next, 10, true));

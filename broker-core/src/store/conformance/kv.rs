@@ -235,7 +235,7 @@ pub fn kv_watch<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp) {
     let other = writer.create("v.a", "not watched");
     assert_eq!(kv.get("v.a"), Some((other, text("not watched"))));
     assert!(!kv.has_answered(waiting), "nothing watched has changed");
-    let first = writer.create("w.a", "one");
+    let first = kv.check_wake(|| writer.create("w.a", "one"));
     let (changes, after) = KvCaller::<F::Store>::changes(kv.answer(waiting), start);
     let change = |name, revision, value| Change {
         key: key(name),

@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use super::*;
 use crate::store::{
-    DedupId, Fabric, FabricCommand, FabricError, FabricEvent, FabricLimits, Fault, Journal, JournalError,
-    JournalReply, JournalRequest, JournalShard, Key, Kv, KvError, KvReply, KvRequest, Page, Prefix, Revision,
-    conformance,
+    DedupId, Durability, Fabric, FabricCommand, FabricError, FabricEvent, FabricLimits, Fault, Journal,
+    JournalError, JournalLimits, JournalReply, JournalRequest, JournalShard, Key, Kv, KvError, KvLimits,
+    KvReply, KvRequest, Page, Prefix, Revision, conformance,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
@@ -73,6 +73,97 @@ impl conformance::FabricFactory for Nodes {
     fn join(&mut self, name: &str) -> MemoryFabric {
         self.0.join(name)
     }
+}
+
+/// A store outlives one handle's end here, so it can stand for a durable one: the suite's own crash checks run.
+struct Kept<S>(S);
+
+impl Kv for Kept<MemoryKv> {
+    fn limits(&self) -> KvLimits {
+        self.0.limits()
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Async
+    }
+
+    fn submit(&mut self, now: Timestamp, requests: &mut VecDeque<(Ticket, KvRequest)>) {
+        self.0.submit(now, requests);
+    }
+
+    fn poll(&mut self, now: Timestamp, waker: &Waker) -> Option<(Ticket, Result<KvReply, KvError>)> {
+        self.0.poll(now, waker)
+    }
+}
+
+impl Journal for Kept<MemoryJournal> {
+    fn limits(&self) -> JournalLimits {
+        self.0.limits()
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Async
+    }
+
+    fn submit(&mut self, now: Timestamp, requests: &mut VecDeque<(Ticket, JournalRequest)>) {
+        self.0.submit(now, requests);
+    }
+
+    fn poll(
+        &mut self,
+        now: Timestamp,
+        waker: &Waker,
+    ) -> Option<(Ticket, Result<JournalReply, JournalError>)> {
+        self.0.poll(now, waker)
+    }
+}
+
+struct KeptBy<F>(F);
+
+impl<F: conformance::Factory<Store: Clone>> conformance::Factory for KeptBy<F> {
+    type Store = Kept<F::Store>;
+
+    fn open(&mut self) -> Self::Store {
+        Kept(self.0.open())
+    }
+
+    fn share(&mut self, store: &Self::Store) -> Self::Store {
+        Kept(store.0.clone())
+    }
+
+    fn crash(&mut self, store: Self::Store) -> Option<Self::Store> {
+        Some(Kept(store.0.clone()))
+    }
+}
+
+#[test]
+fn a_store_that_is_kept_passes_the_crash_checks() {
+    conformance::kv_crash(&mut KeptBy(Kvs), NOW);
+    conformance::journal_crash(&mut KeptBy(Journals), NOW);
+}
+
+#[test]
+#[should_panic = "survives the end of its process"]
+fn a_store_that_claims_to_be_durable_may_not_decline() {
+    struct Forgetful;
+
+    impl conformance::Factory for Forgetful {
+        type Store = Kept<MemoryKv>;
+
+        fn open(&mut self) -> Self::Store {
+            Kept(MemoryKv::new(LIMITS))
+        }
+
+        fn share(&mut self, store: &Self::Store) -> Self::Store {
+            Kept(store.0.clone())
+        }
+
+        fn crash(&mut self, _: Self::Store) -> Option<Self::Store> {
+            None
+        }
+    }
+
+    conformance::kv_crash(&mut Forgetful, NOW);
 }
 
 #[test]
