@@ -76,6 +76,17 @@ struct Line {
     version: Option<ProtocolVersion>,
     /// What it was sent and is not decoded.
     output: Vec<u8>,
+    said: Said,
+}
+
+/// What the broker has said on a connection so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// At most AUTH.
+    Nothing,
+    Admitted,
+    /// A refusal or a goodbye: nothing may follow.
+    Farewell,
 }
 
 struct Hostile {
@@ -123,6 +134,7 @@ impl Hostile {
             first: Vec::new(),
             version: None,
             output: Vec::new(),
+            said: Said::Nothing,
         }
     }
 
@@ -155,8 +167,9 @@ impl Hostile {
                 let line = &mut self.lines[at];
                 line.output.extend_from_slice(&bytes);
                 let version = line.version.expect("nobody is answered before the CONNECT");
-                let used = decode(version, &line.output);
+                let (used, said) = listen(version, &line.output, line.said);
                 line.output.drain(..used);
+                line.said = said;
             }
             assert!(self.lines[at].output.is_empty(), "the broker sends whole packets");
         }
@@ -225,16 +238,25 @@ fn server_packets(version: ProtocolVersion) -> Decoder {
     }
 }
 
-/// Returns how many bytes are whole packets.
-fn decode(version: ProtocolVersion, bytes: &[u8]) -> usize {
+/// Returns how many bytes are whole packets, and what has been said with them.
+fn listen(version: ProtocolVersion, bytes: &[u8], mut said: Said) -> (usize, Said) {
     let mut used = 0;
-    while let Some((_, len)) = server_packets(version)
+    while let Some((packet, len)) = server_packets(version)
         .decode(&bytes[used..])
         .expect("the broker sends valid packets")
     {
         used += len;
+        // [MQTT-3.2.0-1], [MQTT-3.2.0-2], [MQTT-3.14.0-1]
+        said = match (said, packet) {
+            (Said::Nothing, Packet::Auth(_)) => Said::Nothing,
+            (Said::Nothing, Packet::ConnAck(connack)) if connack.reason.is_error() => Said::Farewell,
+            (Said::Nothing, Packet::ConnAck(_)) => Said::Admitted,
+            (Said::Admitted, Packet::Disconnect(_)) => Said::Farewell,
+            (Said::Admitted, packet) if !matches!(packet, Packet::ConnAck(_)) => Said::Admitted,
+            (said, packet) => panic!("{packet:?} after {said:?}"),
+        };
     }
-    used
+    (used, said)
 }
 
 /// Holds a peer to the contract of [`Peer`].
