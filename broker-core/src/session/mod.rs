@@ -4,7 +4,7 @@ mod outgoing;
 mod replay;
 mod subscriptions;
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
     ClientId, ClientInfo, Connect, LinkId, PacketId, Timestamp, Will,
@@ -31,7 +31,8 @@ pub(crate) struct Session {
     /// QoS 2 messages received and not yet released.
     pub(crate) awaiting_rel: Vec<PacketId>,
     pub(crate) will: Option<Box<Will>>,
-    pub(crate) replays: Vec<Replay>,
+    /// In the order of their numbers.
+    pub(crate) replays: VecDeque<Replay>,
     pub(crate) authorization_cache: AuthorizationCache,
     /// Admission ends here (an expiring token); `NEVER` otherwise.
     pub(crate) admitted_until: Timestamp,

@@ -74,6 +74,11 @@ impl Replay {
         }
     }
 
+    /// Nothing is fetched and nothing is asked for, but there is more.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.asked && self.page.is_empty() && !self.sources.is_empty()
+    }
+
     /// Everything is sent.
     pub(crate) fn is_done(&self) -> bool {
         self.sources.is_empty() && self.page.is_empty() && !self.asked

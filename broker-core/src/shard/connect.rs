@@ -1,6 +1,7 @@
 //! CONNECT: from a client that asks to be admitted to a session with a connection.
 
 use std::{
+    collections::VecDeque,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
@@ -285,7 +286,7 @@ impl Shard {
             outgoing: Outgoing::new(terms.window),
             awaiting_rel: Vec::new(),
             will: None,
-            replays: Vec::new(),
+            replays: VecDeque::new(),
             authorization_cache: AuthorizationCache::default(),
             admitted_until: Timestamp::NEVER,
             exchange: None,

@@ -9,6 +9,7 @@
 
 mod acknowledge;
 mod authenticate;
+mod ban;
 mod batch;
 mod census;
 mod connect;
@@ -44,8 +45,8 @@ use crate::{
 
 pub use authenticate::{Question, Reply};
 pub use batch::Batch;
-pub use census::Census;
 use batch::{Outbound, RouteChange, ShardMessage};
+pub use census::Census;
 use connect::Connecting;
 use delayed::Delayed;
 use publish::Receiver;

@@ -34,9 +34,6 @@ impl Shard {
                 next,
             } => {
                 self.fill_replay(replay, messages, next);
-                if let Some(&key) = self.replays.get(&replay) {
-                    self.ready.push_back(key);
-                }
             }
             ShardMessage::ExclusiveClaim {
                 operation,

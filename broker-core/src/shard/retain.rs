@@ -13,6 +13,9 @@ use super::{Shard, ShardMessage, Timer, publish::effective_qos};
 const SCAN: usize = 4096;
 /// Expired messages removed in one go.
 const EXPIRE_SLICE: usize = 1024;
+/// Replays of one session that ask before it is their turn, so that thousands of subscriptions do not wait for one
+/// another's answers.
+const ASK_AHEAD: usize = 64;
 
 impl Shard {
     /// Stores the message under its topic, or with an empty payload forgets the topic [MQTT-3.3.1-6].
@@ -77,10 +80,14 @@ impl Shard {
         } else {
             vec![(self.keeper(filter), None)]
         };
-        // The same subscription made anew starts over.
-        self.stop_replay(key, filter);
+        if !is_new {
+            // The same subscription made anew starts over.
+            self.stop_replay(key, filter);
+        }
         self.replays.insert(number, key);
-        self.session_mut(key).replays.push(Replay {
+        let replays = &mut self.session_mut(key).replays;
+        let at = replays.len();
+        replays.push_back(Replay {
             number,
             filter: filter.into(),
             since,
@@ -92,7 +99,12 @@ impl Shard {
             overtaken: Vec::new(),
             stale: false,
         });
-        self.ready.push_back(key);
+        if at < ASK_AHEAD {
+            self.ask_page(key, at);
+        }
+        if self.ready.back() != Some(&key) {
+            self.ready.push_back(key);
+        }
     }
 
     /// Ends the replay of a subscription, if there is one.
@@ -120,7 +132,7 @@ impl Shard {
             else {
                 return;
             };
-            let Some(replay) = session.replays.first_mut() else {
+            let Some(replay) = session.replays.front_mut() else {
                 return;
             };
             if let Some(message) = replay.page.front() {
@@ -160,40 +172,45 @@ impl Shard {
             }
             if replay.is_done() {
                 let number = replay.number;
-                session.replays.remove(0);
+                session.replays.pop_front();
                 self.replays.remove(&number);
+                if session.replays.get(ASK_AHEAD - 1).is_some_and(Replay::is_idle) {
+                    self.ask_page(key, ASK_AHEAD - 1);
+                }
             } else if replay.asked {
                 return;
             } else {
-                self.ask_page(key);
+                self.ask_page(key, 0);
             }
         }
         self.ready.push_back(key);
     }
 
-    /// Asks for the next slice of the first replay of the session.
-    fn ask_page(&mut self, key: SessionKey) {
-        let session = &mut *self.sessions[key.0 as usize];
-        let Some(replay) = session.replays.first_mut() else {
-            return;
-        };
-        let Some((shard, after)) = replay.sources.last().cloned() else {
-            return;
-        };
-        replay.asked = true;
-        let (number, filter) = (replay.number, replay.filter.clone());
-        if shard == self.id {
-            let (messages, next) = self.retained_page(&filter, after.as_deref());
-            self.fill_replay(number, messages, next);
-        } else {
-            self.outbound.push(
-                shard,
-                ShardMessage::RetainedQuery {
+    /// Asks for the next slice of the replay at this place: of this shard's own store until there is something or its
+    /// end, else of another shard.
+    fn ask_page(&mut self, key: SessionKey, at: usize) {
+        let own = self.id;
+        loop {
+            let Some(replay) = self.sessions[key.0 as usize].replays.get_mut(at) else {
+                return;
+            };
+            let (true, Some((shard, after))) = (replay.is_idle(), replay.sources.last().cloned()) else {
+                return;
+            };
+            replay.asked = true;
+            let (number, filter) = (replay.number, replay.filter.clone());
+            if shard != own {
+                let query = ShardMessage::RetainedQuery {
                     replay: number,
                     filter,
                     after,
-                },
-            );
+                };
+                return self.outbound.push(shard, query);
+            }
+            let (messages, next) = self.retained_page(&filter, after.as_deref());
+            if let Some(replay) = self.sessions[key.0 as usize].replays.get_mut(at) {
+                replay.fill(messages, next);
+            }
         }
     }
 
@@ -209,16 +226,20 @@ impl Shard {
         }
     }
 
-    /// A slice has come; its session may be gone, or have begun anew.
+    /// A slice has come from another shard; its session may be gone, or have begun anew.
     pub(super) fn fill_replay(&mut self, number: u64, messages: Vec<Message>, next: Option<String>) {
         let Some(&key) = self.replays.get(&number) else {
             return;
         };
-        let Some(session) = self.sessions.get_mut(key.0 as usize) else {
+        let replays = &mut self.sessions[key.0 as usize].replays;
+        let Ok(at) = replays.binary_search_by_key(&number, |replay| replay.number) else {
             return;
         };
-        if let Some(replay) = session.replays.iter_mut().find(|replay| replay.number == number) {
-            replay.fill(messages, next);
+        replays[at].fill(messages, next);
+        self.ask_page(key, at);
+        // Only the first replay of a session sends.
+        if at == 0 && self.ready.back() != Some(&key) {
+            self.ready.push_back(key);
         }
     }
 }

@@ -16,9 +16,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use broker_core::{
     ShardId,
+    admission::{Ban, BannedBy, BannedFull},
     shard::{Common, SHARDS_MAX, Shard, ShardSettings},
 };
-use driver::{Clock, ListenError, Listener, TlsError, WorkerConfig, Workers};
+use driver::{CallError, Clock, ListenError, Listener, TlsError, WorkerConfig, Workers};
 
 use crate::config::{self, Settings};
 use control::ControlPlane;
@@ -68,6 +69,17 @@ pub enum StartError {
     /// Randomness or threads of the system are missing.
     #[error("the system refuses: {0}")]
     System(#[from] io::Error),
+}
+
+/// Why a ban was not made or lifted everywhere.
+#[derive(Debug, thiserror::Error)]
+pub enum BanError {
+    /// A worker cannot be reached.
+    #[error(transparent)]
+    Worker(#[from] CallError),
+    /// There are too many bans.
+    #[error(transparent)]
+    Full(#[from] BannedFull),
 }
 
 impl Node {
@@ -166,6 +178,35 @@ impl Node {
     /// The worker threads, for those who embed the broker.
     pub(crate) fn workers(&self) -> &Workers {
         &self.workers
+    }
+
+    /// Keeps `who` out of the whole node until the ban ends; those who are connected are disconnected. Waits for the
+    /// workers, so not to be called on one of their threads.
+    ///
+    /// # Errors
+    /// If a worker has ended or is overloaded, or if its table of bans is full.
+    pub fn ban(&self, who: &BannedBy, ban: &Ban) -> Result<(), BanError> {
+        for handle in self.workers.handles() {
+            let (who, ban) = (who.clone(), ban.clone());
+            handle.call_blocking(move |worker| {
+                let now = worker.now();
+                worker.shard().ban(now, who, ban)
+            })??;
+        }
+        Ok(())
+    }
+
+    /// Lifts a ban. False if there was none.
+    ///
+    /// # Errors
+    /// If a worker has ended or is overloaded.
+    pub fn unban(&self, who: &BannedBy) -> Result<bool, BanError> {
+        let mut existed = false;
+        for handle in self.workers.handles() {
+            let who = who.clone();
+            existed |= handle.call_blocking(move |worker| worker.shard().unban(&who).is_some())?;
+        }
+        Ok(existed)
     }
 
     /// Every counter and gauge with its value, summed over the workers.
