@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{SubscribeOptions, filter_index::FilterId};
+use crate::{SubscribeOptions, filter_index::FilterId, topic};
 
 /// One subscription: a route of the shard's index and how this session uses it.
 #[derive(Clone, Debug)]
@@ -28,6 +28,25 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Takes the prefix off a filter in the client's words; `None` if the filter is not valid.
+    pub(crate) fn split(filter: &str) -> Option<(Kind, &str)> {
+        if let Some(rest) = filter.strip_prefix("$share/") {
+            let (group, filter) = rest.split_once('/')?;
+            let is_valid = !group.is_empty() && !topic::has_wildcard(group) && !filter.is_empty();
+            return is_valid.then(|| (Kind::Shared(group.into()), filter));
+        }
+        let (kind, rest) = if let Some(rest) = filter.strip_prefix("$queue/") {
+            (Kind::Shared("$queue".into()), rest)
+        } else if let Some(rest) = filter.strip_prefix("$local/") {
+            (Kind::Local, rest)
+        } else if let Some(rest) = filter.strip_prefix("$exclusive/") {
+            (Kind::Exclusive, rest)
+        } else {
+            (Kind::Plain, filter)
+        };
+        topic::is_valid_filter(rest).then_some((kind, rest))
+    }
+
     /// The shared group, if it is one.
     pub(crate) fn group(&self) -> Option<&str> {
         match self {
@@ -89,5 +108,38 @@ impl Subscriptions {
     fn position(&self, route: FilterId, group: Option<&str>) -> Result<usize, usize> {
         self.0
             .binary_search_by(|other| (other.route, other.kind.group()).cmp(&(route, group)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_give_a_filter_its_meaning() {
+        assert_eq!(Kind::split("a/b"), Some((Kind::Plain, "a/b")));
+        assert_eq!(
+            Kind::split("$share/g/a/#"),
+            Some((Kind::Shared("g".into()), "a/#"))
+        );
+        assert_eq!(Kind::split("$share/g//"), Some((Kind::Shared("g".into()), "/")));
+        assert_eq!(
+            Kind::split("$queue/a"),
+            Some((Kind::Shared("$queue".into()), "a"))
+        );
+        assert_eq!(Kind::split("$local/a"), Some((Kind::Local, "a")));
+        assert_eq!(Kind::split("$exclusive/a"), Some((Kind::Exclusive, "a")));
+        assert_eq!(Kind::split("$shared/g/a"), Some((Kind::Plain, "$shared/g/a")));
+        for bad in [
+            "$share/g",
+            "$share//a",
+            "$share/g/",
+            "$share/+/a",
+            "$share/g#/a",
+            "$queue/",
+            "$exclusive/a#",
+        ] {
+            assert_eq!(Kind::split(bad), None, "{bad}");
+        }
     }
 }

@@ -25,6 +25,7 @@ mod route;
 mod shared;
 mod subscribe;
 mod timeout;
+mod unsubscribe;
 
 use std::{collections::VecDeque, hash::BuildHasher, sync::Arc};
 

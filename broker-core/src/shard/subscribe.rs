@@ -1,14 +1,13 @@
-//! SUBSCRIBE and UNSUBSCRIBE (§3.8, §3.10).
+//! SUBSCRIBE (§3.8).
 
 use std::sync::Arc;
 
 use crate::{
     ClientId, Closing, Config, DenyAction, Event, LinkId, PacketId, ReasonCode, Subscribe, SubscribeOptions,
-    Timestamp, Unsubscribe,
+    Timestamp,
     admission::Action,
-    filter_index::FilterId,
     hooks::{HookContext, HookPoint, TopicUse},
-    session::{Kind, SessionKey, SharedTarget, Subscription},
+    session::{Kind, SessionKey, Subscription},
     topic,
 };
 
@@ -50,25 +49,6 @@ struct Planned {
     /// Its code in the SUBACK.
     code: ReasonCode,
     is_new: bool,
-}
-
-/// Takes the prefix off a filter in the client's words.
-fn split_prefix(filter: &str) -> Option<(Kind, &str)> {
-    if let Some(rest) = filter.strip_prefix("$share/") {
-        let (group, filter) = rest.split_once('/')?;
-        let is_valid = !group.is_empty() && !topic::has_wildcard(group) && !filter.is_empty();
-        return is_valid.then(|| (Kind::Shared(group.into()), filter));
-    }
-    let (kind, rest) = if let Some(rest) = filter.strip_prefix("$queue/") {
-        (Kind::Shared("$queue".into()), rest)
-    } else if let Some(rest) = filter.strip_prefix("$local/") {
-        (Kind::Local, rest)
-    } else if let Some(rest) = filter.strip_prefix("$exclusive/") {
-        (Kind::Exclusive, rest)
-    } else {
-        (Kind::Plain, filter)
-    };
-    topic::is_valid_filter(rest).then_some((kind, rest))
 }
 
 impl Shard {
@@ -150,7 +130,7 @@ impl Shard {
             code: ReasonCode::TopicFilterInvalid,
             is_new: false,
         };
-        let Some((kind, rest)) = split_prefix(filter) else {
+        let Some((kind, rest)) = Kind::split(filter) else {
             return planned;
         };
         planned.filter = format!("{}{rest}", client.mountpoint);
@@ -389,7 +369,7 @@ impl Shard {
     ) {
         let mountpoint = Arc::clone(&self.session(key).client.mountpoint);
         for (filter, options) in filters {
-            let Some((kind, rest)) = split_prefix(&filter) else {
+            let Some((kind, rest)) = Kind::split(&filter) else {
                 continue;
             };
             if kind == Kind::Exclusive {
@@ -408,170 +388,6 @@ impl Shard {
             if planned.kind.group().is_none() {
                 self.start_replay(key, &planned.filter, planned.options, None, planned.is_new);
             }
-        }
-    }
-
-    pub(super) fn unsubscribe(
-        &mut self,
-        now: Timestamp,
-        link: LinkId,
-        key: SessionKey,
-        mut unsubscribe: Unsubscribe,
-    ) {
-        if self.common.hooks.wants(HookPoint::ClientUnsubscribe) {
-            let common = Arc::clone(&self.common);
-            let client = Arc::clone(&self.session(key).client);
-            let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
-            common
-                .hooks
-                .client_unsubscribe(&mut context, &client, &mut unsubscribe);
-        }
-        let mut codes = Vec::with_capacity(unsubscribe.filters.len());
-        for filter in &unsubscribe.filters {
-            let client = &self.session(key).client;
-            let rewritten = self
-                .common
-                .hooks
-                .topic_rewrite(client, TopicUse::Unsubscribe, filter);
-            let existed = self.end_subscription(now, key, rewritten.as_deref().unwrap_or(filter));
-            codes.push(if existed {
-                ReasonCode::Success
-            } else {
-                ReasonCode::NoSubscriptionExisted
-            });
-        }
-        self.emit(link, Event::UnsubAck(unsubscribe.packet_id, codes));
-    }
-
-    /// Ends one subscription, given in the client's words. False if there was none.
-    pub(super) fn end_subscription(&mut self, now: Timestamp, key: SessionKey, filter: &str) -> bool {
-        let client = Arc::clone(&self.session(key).client);
-        let Some((kind, rest)) = split_prefix(filter) else {
-            return false;
-        };
-        let absolute = format!("{}{rest}", client.mountpoint);
-        let Some(route) = self.index.find(&absolute) else {
-            return false;
-        };
-        // `$local/x` and `x` are one subscription, but a plain UNSUBSCRIBE does not end an exclusive one.
-        let Some(known) = self.session(key).subscriptions.get(route, kind.group()) else {
-            return false;
-        };
-        if (known.kind == Kind::Exclusive) != (kind == Kind::Exclusive) {
-            return false;
-        }
-        let Some(removed) = self.remove_subscription(key, route, kind.group()) else {
-            return false;
-        };
-        self.metrics.client_unsubscribe.inc();
-        if removed.kind.group().is_none() {
-            self.stop_replay(key, &absolute);
-        }
-        if let Kind::Shared(group) = removed.kind {
-            let target = SharedTarget {
-                filter: absolute.into(),
-                group,
-            };
-            for item in self.session_mut(key).outgoing.take_shared(Some(&target)) {
-                self.redispatch(now, item, None);
-            }
-            // What waited behind it may go now.
-            self.ready.push_back(key);
-        }
-        if self.common.hooks.wants(HookPoint::SessionUnsubscribed) {
-            let common = Arc::clone(&self.common);
-            let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
-            common
-                .hooks
-                .session_unsubscribed(&mut context, &client, filter, removed.options);
-        }
-        true
-    }
-
-    /// Takes one subscription out of the session and of the routes.
-    pub(super) fn remove_subscription(
-        &mut self,
-        key: SessionKey,
-        route_id: FilterId,
-        group: Option<&str>,
-    ) -> Option<Subscription> {
-        let session = &mut *self.sessions[key.0 as usize];
-        let removed = session.subscriptions.remove(route_id, group)?;
-        let client_id = session.client.client_id.clone();
-        let filter: Box<str> = self.index.name(route_id).into();
-        self.stats
-            .subscriptions
-            .set(self.stats.subscriptions.get().saturating_sub(1));
-        let route = self.index.get_mut(route_id);
-        match &removed.kind {
-            Kind::Shared(group) => {
-                if let Some(known) = route.group_mut(group) {
-                    known.remove(&client_id);
-                }
-                self.stats
-                    .subscriptions_shared
-                    .set(self.stats.subscriptions_shared.get().saturating_sub(1));
-                let target = Arc::new(SharedTarget {
-                    filter,
-                    group: Arc::clone(group),
-                });
-                self.announce(&RouteChange::Leave { target, client_id });
-            }
-            kind => {
-                route.subscribers.remove(key);
-                let is_last = route.subscribers.is_empty();
-                if *kind == Kind::Exclusive {
-                    self.release_exclusive(&client_id, &filter);
-                }
-                if is_last {
-                    self.announce(&RouteChange::Remove(filter));
-                }
-            }
-        }
-        self.drop_route_if_empty(route_id);
-        Some(removed)
-    }
-
-    /// Forgets a filter that leads nowhere.
-    pub(super) fn drop_route_if_empty(&mut self, id: FilterId) {
-        let route = self.index.get_mut(id);
-        route.drop_empty_groups();
-        if route.is_empty() {
-            self.index.remove(id);
-        }
-        self.stats.topics.set(self.index.len() as u64);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefixes_give_a_filter_its_meaning() {
-        assert_eq!(split_prefix("a/b"), Some((Kind::Plain, "a/b")));
-        assert_eq!(
-            split_prefix("$share/g/a/#"),
-            Some((Kind::Shared("g".into()), "a/#"))
-        );
-        assert_eq!(split_prefix("$share/g//"), Some((Kind::Shared("g".into()), "/")));
-        assert_eq!(
-            split_prefix("$queue/a"),
-            Some((Kind::Shared("$queue".into()), "a"))
-        );
-        assert_eq!(split_prefix("$local/a"), Some((Kind::Local, "a")));
-        assert_eq!(split_prefix("$exclusive/a"), Some((Kind::Exclusive, "a")));
-        assert_eq!(split_prefix("$shared/g/a"), Some((Kind::Plain, "$shared/g/a")));
-        for bad in [
-            "$share/g",
-            "$share//a",
-            "$share/g/",
-            "$share/+/a",
-            "$share/g#/a",
-            "$queue/",
-            "$exclusive/a#",
-        ] {
-            assert_eq!(split_prefix(bad), None, "{bad}");
         }
     }
 }

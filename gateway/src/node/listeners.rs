@@ -1,11 +1,11 @@
 //! Listeners: from their settings to sockets that make MQTT peers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use broker_core::MqttConfig;
 use driver::{
-    ClientAuth, ConnectionMeta, ListenError, Listener, ListenerConfig, ListenerInfo, PeerFactory, Service,
-    TlsSettings, WebSocketRoute, WebSocketSettings, Workers,
+    ClientAuth, Clock, ConnectionMeta, ListenError, Listener, ListenerConfig, ListenerInfo, PeerFactory,
+    Service, TlsSettings, WebSocketRoute, WebSocketSettings, Workers,
 };
 use mqtt::peer::{Peer, PeerSettings, Transport};
 
@@ -14,16 +14,25 @@ use crate::config::{self, Verify};
 /// WebSocket messages are passed on as they come: their bound costs no memory, and MQTT has its own.
 const WEBSOCKET_MESSAGE_MAX: u64 = 1 << 40;
 
+/// The settings that new peers of a listener get; replaced at a reload.
+pub(super) type CurrentSettings = Arc<Mutex<Arc<PeerSettings>>>;
+
+/// Settings for the MQTT peers of a listener.
+pub(super) fn peer_settings(listener: &config::Listener, mqtt: &MqttConfig) -> Arc<PeerSettings> {
+    let (mountpoint, zone) = (&listener.mountpoint, &listener.zone);
+    Arc::new(PeerSettings::new(mqtt.clone(), mountpoint, &listener.id(), zone))
+}
+
 /// Opens one listener. Without an address it listens on IPv6 and IPv4, or on IPv4 where there is no IPv6.
 pub(super) fn open(
     workers: &Workers,
     listener: &config::Listener,
-    mqtt: &MqttConfig,
+    settings: &CurrentSettings,
 ) -> Result<Listener, ListenError> {
-    let mut last = None;
+    let mut first = None;
     for address in listener.bind.candidates() {
-        let clock = workers.clock();
-        match workers.listen(ListenerConfig {
+        let factory = factory(settings, workers.clock());
+        let opened = workers.listen(ListenerConfig {
             info: Arc::new(ListenerInfo {
                 name: listener.id().into(),
                 zone: listener.zone.as_str().into(),
@@ -36,15 +45,16 @@ pub(super) fn open(
             max_connections: listener.max_connections.unwrap_or(0),
             handshake_timeout: listener.tls.handshake_timeout,
             tls: tls_settings(listener),
-            service: service(listener, factory(listener, mqtt, clock)),
-        }) {
+            service: service(listener, factory),
+        });
+        match opened {
             Ok(opened) => return Ok(opened),
             Err(error @ ListenError::Tls { .. }) => return Err(error),
             // The next candidate, for machines without IPv6; a port in use is in use there, too.
-            Err(error) => last = last.or(Some(error)),
+            Err(error) => first = first.or(Some(error)),
         }
     }
-    Err(last.expect("there is at least one candidate"))
+    Err(first.expect("there is at least one candidate"))
 }
 
 fn service(listener: &config::Listener, factory: PeerFactory) -> Service {
@@ -67,21 +77,16 @@ fn service(listener: &config::Listener, factory: PeerFactory) -> Service {
     Service::WebSocket(settings)
 }
 
-fn factory(listener: &config::Listener, mqtt: &MqttConfig, clock: driver::Clock) -> PeerFactory {
-    let settings = Arc::new(PeerSettings::new(
-        mqtt.clone(),
-        &listener.mountpoint,
-        &listener.id(),
-        &listener.zone,
-    ));
+fn factory(settings: &CurrentSettings, clock: Clock) -> PeerFactory {
+    let settings = Arc::clone(settings);
     Arc::new(move |meta: ConnectionMeta| {
         let transport = Transport {
             peer: Some(meta.peer),
             local: Some(meta.local),
             certificate: meta.certificate,
         };
-        let peer = Peer::new(clock.now(), Arc::clone(&settings), transport);
-        Box::new(peer)
+        let settings = Arc::clone(&settings.lock().unwrap_or_else(PoisonError::into_inner));
+        Box::new(Peer::new(clock.now(), settings, transport))
     })
 }
 

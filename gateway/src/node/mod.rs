@@ -12,7 +12,12 @@ mod hooks;
 mod listeners;
 mod stats;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use broker_core::{
     ShardId,
@@ -23,6 +28,7 @@ use driver::{CallError, Clock, ListenError, Listener, TlsError, WorkerConfig, Wo
 
 use crate::config::{self, Settings};
 use control::ControlPlane;
+use listeners::CurrentSettings;
 use stats::NodeStats;
 
 pub use admission::AdmissionError;
@@ -44,6 +50,7 @@ pub struct Node {
 struct Open {
     settings: config::Listener,
     listener: Listener,
+    peers: CurrentSettings,
 }
 
 /// Why a node does not start.
@@ -125,10 +132,14 @@ impl Node {
     /// The first that cannot be opened; those before it stay open.
     pub fn listen(&mut self, settings: &Settings) -> Result<(), StartError> {
         for listener in settings.enabled_listeners() {
-            let opened = listeners::open(&self.workers, listener, &settings.broker.mqtt)?;
+            let peers = Arc::new(Mutex::new(listeners::peer_settings(
+                listener,
+                &settings.broker.mqtt,
+            )));
             self.listeners.push(Open {
+                listener: listeners::open(&self.workers, listener, &peers)?,
                 settings: listener.clone(),
-                listener: opened,
+                peers,
             });
         }
         Ok(())
@@ -141,8 +152,9 @@ impl Node {
             .map(|open| (open.settings.id(), open.listener.address()))
     }
 
-    /// Takes over what may change while the node runs: limits, rules, users, rewriting, and the certificates of the
-    /// listeners. Sockets, workers and the node's name stay.
+    /// Takes over what may change while the node runs: limits, rules, users, rewriting, and of the open listeners the
+    /// certificates, mountpoint and zone. Connected clients keep the limits that they were told. Sockets, workers and
+    /// the node's name stay.
     ///
     /// # Errors
     /// What cannot be used; everything stays as it was then.
@@ -164,6 +176,12 @@ impl Node {
                         cause,
                     })?;
             }
+        }
+        for open in &self.listeners {
+            let name = open.settings.id();
+            let known = settings.listeners.iter().find(|listener| listener.id() == name);
+            let peers = listeners::peer_settings(known.unwrap_or(&open.settings), &settings.broker.mqtt);
+            *open.peers.lock().unwrap_or_else(PoisonError::into_inner) = peers;
         }
         self.control.reconfigure(Arc::clone(&common));
         for handle in self.workers.handles() {

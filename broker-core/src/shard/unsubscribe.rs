@@ -1,0 +1,145 @@
+//! UNSUBSCRIBE (§3.10), and how a subscription ends.
+
+use std::sync::Arc;
+
+use crate::{
+    Event, LinkId, ReasonCode, Timestamp, Unsubscribe,
+    filter_index::FilterId,
+    hooks::{HookContext, HookPoint, TopicUse},
+    session::{Kind, SessionKey, SharedTarget, Subscription},
+};
+
+use super::{RouteChange, Shard};
+
+impl Shard {
+    pub(super) fn unsubscribe(
+        &mut self,
+        now: Timestamp,
+        link: LinkId,
+        key: SessionKey,
+        mut unsubscribe: Unsubscribe,
+    ) {
+        if self.common.hooks.wants(HookPoint::ClientUnsubscribe) {
+            let common = Arc::clone(&self.common);
+            let client = Arc::clone(&self.session(key).client);
+            let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
+            common
+                .hooks
+                .client_unsubscribe(&mut context, &client, &mut unsubscribe);
+        }
+        let mut codes = Vec::with_capacity(unsubscribe.filters.len());
+        for filter in &unsubscribe.filters {
+            let client = &self.session(key).client;
+            let rewritten = self
+                .common
+                .hooks
+                .topic_rewrite(client, TopicUse::Unsubscribe, filter);
+            let existed = self.end_subscription(now, key, rewritten.as_deref().unwrap_or(filter));
+            codes.push(if existed {
+                ReasonCode::Success
+            } else {
+                ReasonCode::NoSubscriptionExisted
+            });
+        }
+        self.emit(link, Event::UnsubAck(unsubscribe.packet_id, codes));
+    }
+
+    /// Ends one subscription, given in the client's words. False if there was none.
+    pub(super) fn end_subscription(&mut self, now: Timestamp, key: SessionKey, filter: &str) -> bool {
+        let client = Arc::clone(&self.session(key).client);
+        let Some((kind, rest)) = Kind::split(filter) else {
+            return false;
+        };
+        let absolute = format!("{}{rest}", client.mountpoint);
+        let Some(route) = self.index.find(&absolute) else {
+            return false;
+        };
+        // `$local/x` and `x` are one subscription, but a plain UNSUBSCRIBE does not end an exclusive one.
+        let Some(known) = self.session(key).subscriptions.get(route, kind.group()) else {
+            return false;
+        };
+        if (known.kind == Kind::Exclusive) != (kind == Kind::Exclusive) {
+            return false;
+        }
+        let Some(removed) = self.remove_subscription(key, route, kind.group()) else {
+            return false;
+        };
+        self.metrics.client_unsubscribe.inc();
+        if removed.kind.group().is_none() {
+            self.stop_replay(key, &absolute);
+        }
+        if let Kind::Shared(group) = removed.kind {
+            let target = SharedTarget {
+                filter: absolute.into(),
+                group,
+            };
+            for item in self.session_mut(key).outgoing.take_shared(Some(&target)) {
+                self.redispatch(now, item, None);
+            }
+            // What waited behind it may go now.
+            self.ready.push_back(key);
+        }
+        if self.common.hooks.wants(HookPoint::SessionUnsubscribed) {
+            let common = Arc::clone(&self.common);
+            let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
+            common
+                .hooks
+                .session_unsubscribed(&mut context, &client, filter, removed.options);
+        }
+        true
+    }
+
+    /// Takes one subscription out of the session and of the routes.
+    pub(super) fn remove_subscription(
+        &mut self,
+        key: SessionKey,
+        route_id: FilterId,
+        group: Option<&str>,
+    ) -> Option<Subscription> {
+        let session = &mut *self.sessions[key.0 as usize];
+        let removed = session.subscriptions.remove(route_id, group)?;
+        let client_id = session.client.client_id.clone();
+        let filter: Box<str> = self.index.name(route_id).into();
+        self.stats
+            .subscriptions
+            .set(self.stats.subscriptions.get().saturating_sub(1));
+        let route = self.index.get_mut(route_id);
+        match &removed.kind {
+            Kind::Shared(group) => {
+                if let Some(known) = route.group_mut(group) {
+                    known.remove(&client_id);
+                }
+                self.stats
+                    .subscriptions_shared
+                    .set(self.stats.subscriptions_shared.get().saturating_sub(1));
+                let target = Arc::new(SharedTarget {
+                    filter,
+                    group: Arc::clone(group),
+                });
+                self.announce(&RouteChange::Leave { target, client_id });
+            }
+            kind => {
+                route.subscribers.remove(key);
+                let is_last = route.subscribers.is_empty();
+                if *kind == Kind::Exclusive {
+                    self.release_exclusive(&client_id, &filter);
+                }
+                if is_last {
+                    self.announce(&RouteChange::Remove(filter));
+                }
+            }
+        }
+        self.drop_route_if_empty(route_id);
+        Some(removed)
+    }
+
+    /// Forgets a filter that leads nowhere.
+    pub(super) fn drop_route_if_empty(&mut self, id: FilterId) {
+        let route = self.index.get_mut(id);
+        route.drop_empty_groups();
+        if route.is_empty() {
+            self.index.remove(id);
+        }
+        self.stats.topics.set(self.index.len() as u64);
+    }
+}
