@@ -27,13 +27,13 @@ const LEEWAY: Duration = Duration::from_secs(86_400);
 
 #[derive(Debug, Args)]
 pub(super) struct CertArgs {
-    /// Directory to write to; it is created if it does not exist
+    /// Directory to write to, created if it does not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Name or address that clients reach the server by, besides localhost, 127.0.0.1 and ::1; may be repeated
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
-    /// Replace files that are there
+    /// Replace existing files
     #[arg(long)]
     force: bool,
 }

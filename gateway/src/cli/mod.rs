@@ -87,17 +87,17 @@ struct Arguments {
 
 #[derive(Debug, Args)]
 struct SourceArgs {
-    /// Configuration file [default: the one that TIDEGATE_CONFIG names, else none: the built-in defaults hold]
+    /// Configuration file [default: what TIDEGATE_CONFIG names, else none]
     #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Set one key, over file and environment; may be repeated
+    /// Set one key, whatever file and environment say; may be repeated
     #[arg(long, value_name = "KEY=VALUE", global = true)]
     set: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
-    /// Run the gateway in the foreground (what no subcommand does, too)
+    /// Run the gateway in the foreground, as without a subcommand
     Start,
     /// Check, explain or print the configuration
     #[command(subcommand)]

@@ -21,16 +21,16 @@ pub(super) struct PasswdArgs {
     /// The user name, or with --client-id the client identifier
     #[arg(value_name = "USER")]
     user: String,
-    /// The users file; it is created if it does not exist [default: authentication.users_file]
+    /// The users file, created if it does not exist [default: what authentication.users_file names]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// USER is a client identifier; counts where authentication.user_id_type is clientid
+    /// USER is a client identifier, as authentication.user_id_type = clientid wants it
     #[arg(long)]
     client_id: bool,
     /// How the password is hashed
     #[arg(long, value_enum, default_value_t = Algorithm::Argon2id, conflicts_with = "delete")]
     algorithm: Algorithm,
-    /// Whether authorization does not apply to the user [default: as it is; false for a new user]
+    /// Exempt the user from the authorization rules, or not [default: as it is; false for a new user]
     #[arg(
         long,
         value_name = "BOOL",
