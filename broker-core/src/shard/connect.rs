@@ -175,12 +175,7 @@ impl Shard {
         if connect.username.is_none() && connect.auth.is_none() {
             self.metrics.client_auth_anonymous.inc();
         }
-        let existing = self.by_client.get(&client.client_id).copied();
-        if let Some(key) = existing {
-            self.take_over(now, key, connect.clean_start);
-        }
-        // A clean start, or a session that lived no longer than its connection, leaves nothing to resume.
-        let resumed = self.by_client.get(&client.client_id).copied();
+        let resumed = self.existing_session(now, &client.client_id, connect.clean_start);
         let terms = self.terms(&connect);
         let key = match resumed {
             Some(key) => self.resume(key, &client, &connect, &terms),
@@ -226,6 +221,22 @@ impl Shard {
         self.connected_point(now, key, &connect, resumed.is_some());
         self.arm_session(key);
         self.pump(now, key);
+    }
+
+    /// The session that the client finds, without a connection. A clean start, or a session that lived no longer than
+    /// its connection, leaves none.
+    fn existing_session(
+        &mut self,
+        now: Timestamp,
+        client_id: &ClientId,
+        clean_start: bool,
+    ) -> Option<SessionKey> {
+        let key = *self.by_client.get(client_id)?;
+        // Its timer may be a moment late: an expired session is not resumed, a Will that is due is published.
+        self.do_due(now, key);
+        let key = *self.by_client.get(client_id)?;
+        self.take_over(now, key, clean_start);
+        self.by_client.get(client_id).copied()
     }
 
     fn terms(&self, connect: &Connect) -> Terms {

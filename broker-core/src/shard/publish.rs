@@ -72,10 +72,14 @@ impl Shard {
         let limit = usize::from(self.common.config.mqtt.effective_receive_maximum());
         let session = self.session_mut(key);
         if session.awaiting_rel.contains(&packet_id) {
-            let is_v5 = session.is_v5();
+            let is_reused = session.is_v5() && !dup;
+            if is_reused {
+                // Not marked as a repetition, it is another message under an identifier in use. The error ends the
+                // exchange: what comes next under this identifier is new [MQTT-4.3.3-9].
+                session.awaiting_rel.retain(|awaited| *awaited != packet_id);
+            }
             self.metrics.packets_duplicate.inc();
-            // Not marked as a repetition, it is another message under an identifier in use.
-            let reason = if is_v5 && !dup {
+            let reason = if is_reused {
                 ReasonCode::PacketIdentifierInUse
             } else {
                 ReasonCode::Success

@@ -46,6 +46,12 @@ impl Shard {
             return;
         }
         session.armed = Timestamp::NEVER;
+        self.do_due(now, key);
+    }
+
+    /// Does what is due for the session, whether its timer has fired or not.
+    pub(super) fn do_due(&mut self, now: Timestamp, key: SessionKey) {
+        let session = &*self.sessions[key.0 as usize];
         match session.presence {
             Presence::Offline { will_at, .. } if will_at <= now => {
                 self.will_due(now, key);

@@ -120,9 +120,7 @@ impl Client {
             },
             Event::PubRec(id, reason) => {
                 if reason.is_error() && self.is_v5 {
-                    if *reason != ReasonCode::PacketIdentifierInUse {
-                        self.publishing.retain(|publishing| publishing != id);
-                    }
+                    self.publishing.retain(|publishing| publishing != id);
                     return None;
                 }
                 Owed::Release(*id)

@@ -9,7 +9,7 @@ use super::{Answer, Copy, Debt, Kind, NEVER, Note, Origin, Reference, Session, T
 impl Reference {
     pub(super) fn publish(&mut self, link: LinkId, at: usize, publish: &Publish) {
         let limits = &self.config.mqtt;
-        let session = &self.sessions[at];
+        let session = &mut self.sessions[at];
         let (client, is_v5) = (session.client.clone(), session.is_v5);
         let message = &publish.message;
         let id = publish.packet_id;
@@ -17,6 +17,7 @@ impl Reference {
             if session.awaiting_rel.contains(&id.get()) {
                 let is_reused = is_v5 && !publish.dup;
                 let reason = if is_reused {
+                    session.awaiting_rel.retain(|awaited| *awaited != id.get());
                     ReasonCode::PacketIdentifierInUse
                 } else {
                     ReasonCode::Success

@@ -15,9 +15,9 @@
 //! *one* future instead of one task each. That gives the loop turns with a definite end:
 //!
 //! 1. what other threads sent is taken from the mailbox, at once;
-//! 2. timers that are due fire;
-//! 3. sockets that are ready are read, at most one read buffer each, into a buffer that all connections share; the
+//! 2. sockets that are ready are read, at most one read buffer each, into a buffer that all connections share; the
 //!    requests go to the shard, and the shard's events to the peers, whose bytes gather in their outboxes;
+//! 3. timers that are due fire: after the sockets, so that what has come in time counts;
 //! 4. the batches for other workers leave, one per destination: before the sockets are written, so that what an
 //!    acknowledgement promises has been handed over;
 //! 5. every socket with new bytes is written once.

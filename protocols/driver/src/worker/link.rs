@@ -155,6 +155,17 @@ impl Link {
             && !self.peer.is_parked()
     }
 
+    /// When the peer wants to be called; `NEVER` while it gets no call. A client whose input is not read because it
+    /// takes its output slowly is not silent: its sending has a deadline of its own.
+    pub(super) fn peer_deadline(&self, high_water: usize) -> Timestamp {
+        let is_held_back = self.read_paused && self.outbox.len() >= high_water;
+        if self.state == State::Open && !is_held_back {
+            self.peer.poll_timeout().unwrap_or(Timestamp::NEVER)
+        } else {
+            Timestamp::NEVER
+        }
+    }
+
     /// The peer ends the connection, or somebody does it in its place: whatever waits still goes out.
     pub(super) fn begin_close(&mut self, linger: bool, code: u16) {
         if let Some(websocket) = &mut self.websocket {

@@ -16,7 +16,7 @@ use tokio::time::Sleep;
 use super::{
     AskHandler, Command, Mailbox, WorkerHandle,
     arena::Arena,
-    link::{Failure, Link, State},
+    link::{Failure, Link},
     mailbox::{Inbox, Sent},
     timers::Timers,
     wake::Ready,
@@ -114,11 +114,12 @@ impl Worker {
         let mut ready = std::mem::take(&mut self.ready_now);
         self.ready.take(&mut ready, context.waker());
         self.take_mail();
-        self.fire_timers();
         for link in ready.drain(..) {
             self.poll_link(link);
         }
         self.ready_now = ready;
+        // After the sockets: what has come in time counts, however late it is looked at.
+        self.fire_timers();
         for _ in 0..SETTLE_ROUNDS {
             self.send_batches();
             self.settle_touched();
@@ -172,7 +173,7 @@ impl Worker {
                 link.deadline = Timestamp::NEVER;
                 link.failure = Some(Failure::SendTimeout);
                 self.touch(id);
-            } else if link.state == State::Open && link.peer.poll_timeout().is_some_and(|at| at <= self.now) {
+            } else if link.peer_deadline(self.config.high_water_bytes) <= self.now {
                 let now = self.now;
                 self.call_peer(id, |peer, effects| peer.handle_timeout(now, effects));
                 self.submit(id);
@@ -191,11 +192,9 @@ impl Worker {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
-        let peer = match link.state {
-            State::Open => link.peer.poll_timeout().unwrap_or(Timestamp::NEVER),
-            State::Closing { .. } | State::Lingering => Timestamp::NEVER,
-        };
-        let next = peer.min(link.deadline);
+        let next = link
+            .peer_deadline(self.config.high_water_bytes)
+            .min(link.deadline);
         if next < link.alarm {
             link.alarm = next;
             self.timers.push(next, id);
