@@ -27,16 +27,16 @@ pub struct Config {
     /// `allow_anonymous`: what happens to a client that no authenticator knows; the gateway builds the chain of
     /// authenticators with it.
     pub allow_anonymous: bool,
-    /// Clients are sent elsewhere instead of being admitted (MQTT 5 §4.13).
+    /// Clients are sent elsewhere instead of being admitted (MQTT 5 §4.11).
     pub redirect: Option<Redirect>,
 }
 
-/// Where clients are sent (MQTT 5 §4.13).
+/// Where clients are sent (MQTT 5 §4.11).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
     /// True: Server moved (0x9D), for ever; false: Use another server (0x9C), for now.
     pub moved: bool,
-    /// Server reference: hosts as §4.13.2 recommends to write them, such as `a.example:1883 b.example`.
+    /// Server reference: hosts as §4.11 recommends to write them, such as `a.example:1883 b.example`.
     pub server_reference: String,
 }
 

@@ -257,7 +257,7 @@ pub struct Closing {
     pub reason: ReasonCode,
     /// A text for people.
     pub text: Option<String>,
-    /// Where to go instead (§4.13).
+    /// Where to go instead (§4.11).
     pub server_reference: Option<String>,
 }
 

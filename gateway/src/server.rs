@@ -69,7 +69,9 @@ fn announce(node: &Node, settings: &Settings) -> io::Result<()> {
 }
 
 fn reload(node: &mut Node, sources: &Sources) {
-    match config::load(sources) {
+    // Files are looked at first, so that a fault in one changes nothing.
+    let checked = config::load(sources).and_then(|loaded| config::check_files(&loaded).map(|()| loaded));
+    match checked {
         Ok(loaded) => match node.reload(&loaded.settings) {
             Ok(()) => tracing::info!("configuration reloaded"),
             Err(error) => tracing::error!(%error, "configuration not reloaded; the old one stays"),

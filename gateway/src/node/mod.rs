@@ -157,7 +157,8 @@ impl Node {
     /// the node's name stay.
     ///
     /// # Errors
-    /// What cannot be used; everything stays as it was then.
+    /// What cannot be used; limits, rules and users stay as they were then. Listeners before the one whose certificate
+    /// is at fault have theirs anew; [`config::check_files`] tells beforehand.
     pub fn reload(&mut self, settings: &Settings) -> Result<(), StartError> {
         let common = Arc::new(common(
             settings,
@@ -274,13 +275,19 @@ fn workers(settings: &Settings) -> u16 {
 fn worker_config(settings: &Settings) -> WorkerConfig {
     let mut config = WorkerConfig::default();
     let options = || settings.enabled_listeners().map(|listener| &listener.tcp);
-    if let Some(timeout) = options().filter_map(|tcp| tcp.send_timeout).min() {
-        config.send_timeout = timeout;
+    if options().next().is_some() {
+        config.send_timeout = options()
+            .filter_map(|tcp| tcp.send_timeout)
+            .min()
+            .unwrap_or(Duration::MAX);
     }
     if let Some(high) = options().map(|tcp| tcp.high_watermark).min() {
         config.high_water_bytes = high;
         config.low_water_bytes = high / 4;
     }
+    // A connection below the mark may get a packet of any permitted size, and what else one turn brings.
+    let packet = settings.broker.mqtt.max_packet_size as usize;
+    config.outbox_bytes_max = config.outbox_bytes_max.max(config.high_water_bytes + 4 * packet);
     config
 }
 

@@ -96,7 +96,8 @@ pub(super) static SPECS: &[Spec] = &[
             keyword: INFINITY,
         },
         access: Access::Listener(ALL, lens!(tcp.send_timeout)),
-        doc: "A connection whose peer takes none of the data waiting for it during this time is closed.",
+        doc: "A connection whose peer takes none of the data waiting for it during this time is closed. Workers carry \
+              connections of all listeners: the shortest time of the enabled ones holds for all.",
     },
     Spec {
         pattern: "listeners.<type>.<name>.tcp_options.high_watermark",
@@ -106,8 +107,9 @@ pub(super) static SPECS: &[Spec] = &[
             keyword: None,
         },
         access: Access::Listener(ALL, lens!(tcp.high_watermark)),
-        doc: "Data waiting to be sent on a connection above which it gets no more: QoS 0 messages are dropped and \
-              counted, QoS 1 and 2 wait in the session.",
+        doc: "Data waiting to be sent on a connection above which it gets no more: its messages wait in the session, \
+              within mqtt.max_mqueue_len and max_mqueue_bytes, and nothing is read from it. The lowest mark of the \
+              enabled listeners holds for all.",
     },
     Spec {
         pattern: "listeners.<type>.<name>.websocket.mqtt_path",
@@ -214,6 +216,7 @@ pub(super) static SPECS: &[Spec] = &[
             keyword: None,
         },
         access: Access::Listener(TLS, lens!(tls.handshake_timeout)),
-        doc: "Time for the TLS handshake; a connection that has not finished it is closed.",
+        doc: "Time for the TLS handshake, on a wss listener together with the WebSocket handshake; a connection that \
+              has not finished it is closed. A ws listener allows 15 s.",
     },
 ];

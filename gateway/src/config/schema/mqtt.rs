@@ -181,8 +181,9 @@ pub(super) static SPECS: &[Spec] = &[
             keyword: DISABLED,
         },
         access: Access::Node(lens!(Seconds, broker.mqtt.server_keepalive)),
-        doc: "Keep alive that MQTT 5 clients are told to use instead of their own (§3.2.2.3.14), and \
-              that is enforced for others. `disabled` leaves it to the client.",
+        doc: "Longest keep alive of MQTT 5 clients: one that asks for more, or for none, is told to use this \
+              instead (§3.2.2.3.14); a shorter one stands. Clients of 3.1 and 3.1.1 cannot be told. `disabled` \
+              leaves it to the client.",
     },
     Spec {
         pattern: "mqtt.keepalive_multiplier",

@@ -49,7 +49,7 @@ pub(super) static SPECS: &[Spec] = &[
         pattern: "node.workers",
         kind: Kind::Integer {
             min: 1,
-            max: 1024,
+            max: 64,
             keyword: Some(Keyword {
                 word: "auto",
                 zero: true,
@@ -57,7 +57,7 @@ pub(super) static SPECS: &[Spec] = &[
         },
         access: Access::Node(lens!(node.workers)),
         doc: "Threads that carry connections; each owns its connections and one shard of the broker. `auto` is one \
-              per core that the process may use.",
+              per core that the process may use, at most 64.",
     },
     Spec {
         pattern: "allow_anonymous",
@@ -187,8 +187,8 @@ pub(super) static SPECS: &[Spec] = &[
         pattern: "log.level",
         kind: Kind::Choice(LogLevel::WORDS),
         access: Access::Node(lens!(log.level)),
-        doc: "The least severe events that are logged. `info` is one line per listener, connection and change of \
-              state; `debug` adds decisions and packets and costs throughput.",
+        doc: "The least severe events that are logged. `warning` is what was refused or limited; `info` adds \
+              one line per connection that ends, with its reason, and changes of the node's state.",
     },
     Spec {
         pattern: "log.format",
