@@ -85,7 +85,8 @@ fn explanations() {
          allowed    a duration in ms, s, m, h or d, 1s to 1h, or infinity\n  set by     built-in default\n  \
          variable   TIDEGATE_LISTENERS__TCP__B__TCP_OPTIONS__SEND_TIMEOUT\n\n\
          A connection whose peer takes none of the data waiting for it during this time\n\
-         is closed.\n"
+         is closed. Workers carry connections of all listeners: the shortest time of the\n\
+         enabled ones holds for all.\n"
     );
     let rule = explain(&loaded, "rewrite.<n>.re").unwrap();
     assert!(
