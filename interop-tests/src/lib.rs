@@ -4,6 +4,5 @@
 //! random steps ([`model`]), and compares it with a naive broker written from the specification ([`reference`]).
 
 pub mod model;
-pub mod random;
 pub mod reference;
 pub mod sim;

@@ -11,7 +11,7 @@ use broker_core::{
     shard::{Batch, Common, Output, Question, Shard, ShardSettings, Ticket, shard_of},
 };
 
-use crate::random::Random;
+use testkit::Random;
 
 /// The shards of one node, and everything that is under way between them.
 #[derive(Debug)]

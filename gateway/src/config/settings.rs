@@ -145,7 +145,7 @@ pub struct RewriteRule {
 pub struct AutoSubscription {
     /// Place in the order.
     pub number: u16,
-    /// `topic`: filter, with its placeholders (`broker_core::ClientInfo::expand`).
+    /// `topic`: filter, with its placeholders (`broker_core::admission::Template`).
     pub topic: String,
     /// `qos`.
     pub qos: QoS,

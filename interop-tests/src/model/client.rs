@@ -7,7 +7,7 @@ use broker_core::{
     admission::{Authentication, Authenticator, Credentials, Grant},
 };
 
-use crate::random::Random;
+use testkit::Random;
 
 /// When a client acknowledges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

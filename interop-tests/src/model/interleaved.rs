@@ -19,7 +19,9 @@ use broker_core::{
 };
 
 use super::{Failure, Report, common, nothing_left, packet_id, script};
-use crate::{random::Random, reference::number_of, sim::Node};
+use testkit::Random;
+
+use crate::{reference::number_of, sim::Node};
 
 const CLIENTS: usize = 6;
 const TOPICS: &[&str] = &["a", "a/b", "b", "b/c"];

@@ -15,8 +15,9 @@ use broker_core::{
     shard::{Census, Common},
 };
 
+use testkit::Random;
+
 use crate::{
-    random::Random,
     reference::{Reference, TIMER_SLACK_MS},
     sim::Node,
 };

@@ -7,7 +7,7 @@ use broker_core::{
     Publish, QoS, RetainHandling, SharedStrategy, Subscribe, SubscribeOptions, Timestamp, Will,
 };
 
-use crate::random::Random;
+use testkit::Random;
 
 const TOPICS: &[&str] = &[
     "a", "a/b", "a/b/c", "a/", "/a", "a//b", "b", "b/c", "$s/a", "$s/a/b",

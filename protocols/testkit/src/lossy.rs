@@ -60,11 +60,11 @@ impl LossyLink {
 
     /// A datagram goes on its way.
     pub fn send(&mut self, now: Timestamp, datagram: &[u8]) {
-        if self.random.chance(self.weather.loss_percent) {
+        if self.random.chance(self.weather.loss_percent.into()) {
             return;
         }
         self.put(now, datagram);
-        if self.random.chance(self.weather.duplicate_percent) {
+        if self.random.chance(self.weather.duplicate_percent.into()) {
             self.put(now, datagram);
         }
     }
@@ -76,9 +76,9 @@ impl LossyLink {
         let Weather {
             delay_min, delay_max, ..
         } = self.weather;
-        let spread = u64::try_from(delay_max.saturating_sub(delay_min).as_millis()).unwrap_or(u64::MAX - 1);
-        let extra = self.random.below(spread + 1);
-        let arrival = now.after(delay_min).after(Duration::from_millis(extra));
+        let spread = u32::try_from(delay_max.saturating_sub(delay_min).as_millis()).unwrap_or(u32::MAX);
+        let extra = self.random.between(0, spread);
+        let arrival = now.after(delay_min).after(Duration::from_millis(extra.into()));
         self.sent += 1;
         self.under_way.insert((arrival, self.sent), datagram.to_vec());
     }

@@ -24,13 +24,25 @@ impl Random {
     /// # Panics
     ///
     /// If `bound` is 0.
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: usize) -> usize {
         assert!(bound > 0, "nothing is below 0");
-        u64::try_from((u128::from(self.bits()) * u128::from(bound)) >> 64).expect("less than bound")
+        let wide = u128::from(self.bits()) * bound as u128;
+        usize::try_from(wide >> 64).expect("less than bound")
+    }
+
+    /// A number in `low..=high`.
+    pub fn between(&mut self, low: u32, high: u32) -> u32 {
+        let span = usize::try_from(high - low).expect("32 bits fit") + 1;
+        low + u32::try_from(self.below(span)).expect("less than a u32")
     }
 
     /// True in `percent` of a hundred cases.
-    pub fn chance(&mut self, percent: u8) -> bool {
-        self.below(100) < u64::from(percent)
+    pub fn chance(&mut self, percent: u32) -> bool {
+        self.between(0, 99) < percent
+    }
+
+    /// One of `items`, which is not empty.
+    pub fn pick<'a, T: ?Sized>(&mut self, items: &[&'a T]) -> &'a T {
+        items[self.below(items.len())]
     }
 }
