@@ -93,8 +93,8 @@ pub(crate) struct Turns(smallvec::SmallVec<[(u64, u32); 4]>);
 impl Turns {
     const MAX: usize = 16;
 
-    /// The next turn in the group named by `group`.
-    pub(crate) fn next(&mut self, group: u64) -> u32 {
+    /// The next turn in the group named by `group`; the first one is `first`.
+    pub(crate) fn next(&mut self, group: u64, first: impl FnOnce() -> u32) -> u32 {
         if let Some((_, turn)) = self.0.iter_mut().find(|(key, _)| *key == group) {
             *turn = turn.wrapping_add(1);
             return *turn;
@@ -102,8 +102,9 @@ impl Turns {
         if self.0.len() == Turns::MAX {
             self.0.remove(0);
         }
-        self.0.push((group, 0));
-        0
+        let first = first();
+        self.0.push((group, first));
+        first
     }
 }
 

@@ -74,27 +74,20 @@ impl Shard {
         Some(member)
     }
 
-    /// The publisher's own turn in this group; messages from inside the process share the group's.
+    /// The publisher's own turn in this group. It starts with the group's, so that publishers of one message each do
+    /// not all meet the same member; messages from inside the process always take the group's.
     fn turn(&mut self, publisher: Option<SessionKey>, id: FilterId, at: usize) -> u32 {
+        let groups = self.index.get_mut(id).groups.as_mut();
+        let Some(group) = groups.and_then(|groups| groups.get_mut(at)) else {
+            return 0;
+        };
+        let key = hash(&*group.target) as u64;
         match publisher.and_then(|key| self.sessions.get_mut(key.0 as usize)) {
-            Some(session) => {
-                let group = self.index.get(id).groups().get(at);
-                let key = group.map_or(0, |group| hash(&*group.target)) as u64;
-                session
-                    .turns
-                    .get_or_insert_with(|| Box::new(Turns::default()))
-                    .next(key)
-            }
-            None => match self
-                .index
-                .get_mut(id)
-                .groups
-                .as_mut()
-                .and_then(|groups| groups.get_mut(at))
-            {
-                Some(group) => group.next_turn(),
-                None => 0,
-            },
+            Some(session) => session
+                .turns
+                .get_or_insert_with(|| Box::new(Turns::default()))
+                .next(key, || group.next_turn()),
+            None => group.next_turn(),
         }
     }
 

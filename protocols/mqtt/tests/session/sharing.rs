@@ -1,6 +1,6 @@
 //! Shared subscriptions (§4.8.2).
 
-use broker_core::{ReasonCode, SharedStrategy};
+use broker_core::{ReasonCode, ShardId, SharedStrategy, shard::shard_of};
 use mqtt::codec::{Connect, Packet};
 
 use crate::net::*;
@@ -129,4 +129,159 @@ fn unsubscribing_hands_on_what_waits() {
     net.send(first, unsubscribe(2, &["$share/g/t"]));
     net.expect(first, unsuback(2, &[ReasonCode::Success]));
     assert!(net.publishes(second).len() >= 2);
+}
+
+/// How many of `count` messages each member got.
+fn shares(net: &mut Net, members: &[Client]) -> Vec<usize> {
+    members
+        .iter()
+        .map(|&member| net.publishes(member).len())
+        .collect()
+}
+
+/// What each of four members, somewhere on three shards, gets if `writers` publishers send `each` messages to the
+/// topics that `topic` names.
+fn spread(
+    strategy: SharedStrategy,
+    writers: usize,
+    each: usize,
+    topic: impl Fn(usize, usize) -> String,
+) -> Vec<usize> {
+    let mut net = Net::with_shards(3, |config| config.shared_strategy = strategy);
+    let members: Vec<_> = ["a", "b", "c", "d"]
+        .map(|name| net.subscriber(V5, name, &[("$share/g/#", Q0)]))
+        .to_vec();
+    for writer in 0..writers {
+        let name = format!("w{writer}");
+        let client = net.client(V5, &name);
+        for at in 0..each {
+            net.send(client, Packet::Publish(message(&topic(writer, at), "x")));
+        }
+    }
+    let shares = shares(&mut net, &members);
+    assert_eq!(
+        shares.iter().sum::<usize>(),
+        writers * each,
+        "each message goes to one member"
+    );
+    shares
+}
+
+#[test]
+fn round_robin_takes_turns_for_each_publisher() {
+    // One publisher: every member the same.
+    assert_eq!(
+        spread(SharedStrategy::RoundRobin, 1, 40, |_, _| "t".into()),
+        [10; 4]
+    );
+    // Publishers that say one thing each, such as a command run again and again, do not all meet the same member.
+    let shares = spread(SharedStrategy::RoundRobin, 60, 1, |_, _| "t".into());
+    assert!(shares.iter().all(|share| (12..=18).contains(share)), "{shares:?}");
+}
+
+#[test]
+fn round_robin_per_group_takes_turns_whoever_publishes() {
+    let shares = spread(SharedStrategy::RoundRobinPerGroup, 20, 4, |_, _| "t".into());
+    assert!(shares.iter().all(|share| (18..=22).contains(share)), "{shares:?}");
+}
+
+#[test]
+fn random_reaches_everybody() {
+    let shares = spread(SharedStrategy::Random, 1, 400, |_, _| "t".into());
+    assert!(
+        shares.iter().all(|share| (60..=140).contains(share)),
+        "{shares:?}"
+    );
+}
+
+#[test]
+fn hashes_keep_a_publisher_or_a_topic_with_one_member() {
+    for at in 0..8 {
+        let one = |_, _| format!("t{at}");
+        let mut shares = spread(SharedStrategy::HashTopic, 6, 5, one);
+        shares.sort_unstable();
+        assert_eq!(shares, [0, 0, 0, 30], "one topic, whoever publishes");
+    }
+    let mut shares = spread(SharedStrategy::HashClientId, 1, 30, |_, at| format!("t{at}"));
+    shares.sort_unstable();
+    assert_eq!(shares, [0, 0, 0, 30], "one publisher, whatever the topic");
+    let by_topic = spread(SharedStrategy::HashTopic, 1, 400, |_, at| format!("t{at}"));
+    let by_client = spread(SharedStrategy::HashClientId, 400, 1, |_, _| "t".into());
+    for shares in [by_topic, by_client] {
+        assert!(
+            shares.iter().all(|share| (60..=140).contains(share)),
+            "{shares:?}"
+        );
+    }
+}
+
+#[test]
+fn sticky_stays_with_a_member_until_it_leaves() {
+    let mut net = Net::with(|config| config.shared_strategy = SharedStrategy::Sticky);
+    let mut members: Vec<_> = ["a", "b", "c"]
+        .map(|name| net.subscriber(V5, name, &[("$share/g/t", Q0)]))
+        .to_vec();
+    let writer = net.client(V4, "w");
+    while !members.is_empty() {
+        send(&mut net, writer, 20);
+        let shares = shares(&mut net, &members);
+        let chosen = shares.iter().position(|&share| share == 20);
+        let chosen = chosen.unwrap_or_else(|| panic!("{shares:?}"));
+        let member = members.remove(chosen);
+        net.cut(member);
+    }
+}
+
+/// A member on the shard of the publisher is preferred; without one, any member will do.
+#[test]
+fn local_stays_on_the_shard_of_the_publisher() {
+    let mut net = Net::with_shards(2, |config| config.shared_strategy = SharedStrategy::Local);
+    let named = |kind: &str, shard: u16| {
+        let mut names = (0..).map(|n| format!("{kind}{n}"));
+        let name = names.find(|name| shard_of(name, 2) == ShardId(shard));
+        name.expect("a hash that reaches both shards")
+    };
+    let members = [0, 1].map(|shard| net.subscriber(V5, &named("m", shard), &[("$share/g/t", Q0)]));
+    let writers = [0, 1].map(|shard| net.client(V4, &named("w", shard)));
+    send(&mut net, writers[0], 20);
+    assert_eq!(shares(&mut net, &members), [20, 0]);
+    send(&mut net, writers[1], 20);
+    assert_eq!(shares(&mut net, &members), [0, 20]);
+    net.cut(members[0]);
+    send(&mut net, writers[0], 5);
+    assert_eq!(net.publishes(members[1]).len(), 5);
+}
+
+/// Members of every version, on whatever shard: nothing that was not acknowledged is lost when one goes.
+#[test]
+fn what_a_member_leaves_behind_reaches_the_others_whatever_their_version() {
+    for strategy in [
+        SharedStrategy::Random,
+        SharedStrategy::RoundRobin,
+        SharedStrategy::RoundRobinPerGroup,
+        SharedStrategy::Sticky,
+        SharedStrategy::Local,
+        SharedStrategy::HashClientId,
+        SharedStrategy::HashTopic,
+    ] {
+        let mut net = Net::with_shards(4, |config| config.shared_strategy = strategy);
+        let writer = net.client(V4, "w");
+        let names = ["a", "b", "c", "d", "e", "f"];
+        let mut members: Vec<_> = names
+            .iter()
+            .zip([V3, V4, V5, V3, V4, V5])
+            .map(|(name, version)| net.subscriber(version, name, &[("$share/g/t", Q1)]))
+            .collect();
+        send(&mut net, writer, 12);
+        let mut held: Vec<_> = shares(&mut net, &members);
+        while members.len() > 1 {
+            assert_eq!(held.iter().sum::<usize>(), 12, "{strategy:?}");
+            net.cut(members.remove(0));
+            held.remove(0);
+            for (held, more) in held.iter_mut().zip(shares(&mut net, &members)) {
+                *held += more;
+            }
+        }
+        assert_eq!(held, [12], "{strategy:?}");
+    }
 }
