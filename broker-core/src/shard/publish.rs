@@ -230,8 +230,11 @@ impl Shard {
         }
         let is_matched = self.route(now, &message, publisher);
         if !is_matched && !message.retain() {
-            self.metrics.messages_dropped.inc();
-            self.metrics.messages_dropped_no_subscribers.inc();
+            // What the node says of itself mostly goes unheard: counted, it would hide what clients lose.
+            if !message.topic().starts_with("$SYS/") {
+                self.metrics.messages_dropped.inc();
+                self.metrics.messages_dropped_no_subscribers.inc();
+            }
             self.dropped_point(now, &message, None, "no_subscribers");
         }
         Ok(is_matched)
