@@ -5,11 +5,12 @@ use std::{
     process::ExitCode,
 };
 
+use driver::ListenError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::{RUNTIME_FAILURE, USAGE_ERROR},
-    config::{self, Settings, Sources},
+    config::{self, ConfigErrors, Loaded, Origin, Settings, Sources},
     node::{Extensions, Node, StartError},
     telemetry,
 };
@@ -17,7 +18,7 @@ use crate::{
 /// Runs a node from `sources`. Prints on standard output what listens where, then `ready`. SIGTERM and SIGINT end
 /// it in order, SIGHUP reads the configuration anew.
 pub fn run(sources: &Sources) -> ExitCode {
-    let loaded = match config::load(sources) {
+    let loaded = match read(sources) {
         Ok(loaded) => loaded,
         Err(errors) => {
             eprintln!("{errors}");
@@ -28,10 +29,30 @@ pub fn run(sources: &Sources) -> ExitCode {
     match serve(sources, &loaded.settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tidegate: {error}");
+            eprintln!("{}", located(&loaded, &error));
             ExitCode::from(RUNTIME_FAILURE)
         }
     }
+}
+
+/// The configuration, and a look at every file that it names: what is wrong there is told with the line that names it.
+fn read(sources: &Sources) -> Result<Loaded, ConfigErrors> {
+    let loaded = config::load(sources)?;
+    config::check_files(&loaded)?;
+    Ok(loaded)
+}
+
+/// An address that cannot be used stands somewhere in the configuration, too.
+fn located(loaded: &Loaded, error: &StartError) -> String {
+    if let StartError::Listen(ListenError::Bind(bind)) = error {
+        let key = format!("listeners.{}.bind", bind.listener.replacen(':', ".", 1));
+        if let origin @ (Origin::File { .. } | Origin::Environment(_) | Origin::Argument(_)) =
+            loaded.origin(&key)
+        {
+            return format!("{origin}: {error}");
+        }
+    }
+    format!("tidegate: {error}")
 }
 
 fn serve(sources: &Sources, settings: &Settings) -> Result<(), StartError> {
@@ -70,8 +91,7 @@ fn announce(node: &Node, settings: &Settings) -> io::Result<()> {
 
 fn reload(node: &mut Node, sources: &Sources) {
     // Files are looked at first, so that a fault in one changes nothing.
-    let checked = config::load(sources).and_then(|loaded| config::check_files(&loaded).map(|()| loaded));
-    match checked {
+    match read(sources) {
         Ok(loaded) => match node.reload(&loaded.settings) {
             Ok(()) => tracing::info!("configuration reloaded"),
             Err(error) => tracing::error!(%error, "configuration not reloaded; the old one stays"),

@@ -371,7 +371,8 @@ class Binary(unittest.TestCase):
             taken.listen()
             address = f"127.0.0.1:{taken.getsockname()[1]}"
             said = self.fails(**{"listeners.tcp.default.bind": address})
-            self.assertIn(address, said)
+            self.assertRegex(said, r"tidegate\.conf:\d+:1: listener tcp:default cannot listen on " + address)
+            self.assertIn("stop the program that holds it or change listeners.tcp.default.bind", said)
 
     def test_certificate_cannot_be_read(self) -> None:
         made = brokers.certificates()
@@ -380,7 +381,9 @@ class Binary(unittest.TestCase):
             "listeners.ssl.default.ssl_options.keyfile": made.path("server-key.pem"),
         }
         said = self.fails(**options, **{"listeners.ssl.default.ssl_options.certfile": "/nonexistent/server.pem"})
+        self.assertRegex(said, r"tidegate\.conf:\d+:1: listeners\.ssl\.default\.ssl_options\.certfile: ")
         self.assertIn("/nonexistent/server.pem", said)
+        self.assertIn("check the path", said)
 
     def test_wrong_key(self) -> None:
         made = brokers.certificates()
@@ -389,7 +392,9 @@ class Binary(unittest.TestCase):
             "listeners.ssl.default.ssl_options.certfile": made.path("server.pem"),
             "listeners.ssl.default.ssl_options.keyfile": made.path("client-key.pem"),
         })  # fmt: skip
+        self.assertRegex(said, r"tidegate\.conf:\d+:1: listeners\.ssl\.default\.ssl_options\.keyfile: ")
         self.assertIn("client-key.pem", said)
+        self.assertIn("give both files of one pair", said)
 
     def test_unknown_key_names_the_nearest(self) -> None:
         said = self.fails(**{"mqtt.max_packet_sise": "1MB"})
@@ -404,8 +409,7 @@ class Binary(unittest.TestCase):
             acl.write("{allow, all}.\n{deny, all, subscribe, [}.\n")
             acl.flush()
             said = self.fails(acl_file=acl.name)
-            self.assertIn(acl.name, said)
-            self.assertRegex(said, r"\b2\b")
+            self.assertIn(f"acl_file: {acl.name}:2:25: ", said)
 
     def test_development_certificates(self) -> None:
         adapters.require(PYTHON)

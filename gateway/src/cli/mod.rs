@@ -258,7 +258,7 @@ mod tests {
             run(&["config", "check", "--set", "acl_file=/nonexistent/acl.conf"]),
             Err(Failure::Usage(
                 "--set acl_file=/nonexistent/acl.conf: acl_file: cannot read /nonexistent/acl.conf: \
-                 No such file or directory (os error 2)"
+                 No such file or directory (os error 2); check the path and that the gateway's user may read it"
                     .to_owned()
             ))
         );

@@ -2,12 +2,12 @@
 
 use std::{
     fs::{self, File},
+    io,
     path::Path,
 };
 
 use broker_core::admission::{AclError, AclRules};
-use rustls::{crypto::aws_lc_rs, server::WebPkiClientVerifier, sign::CertifiedKey};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use driver::{ClientAuth, TlsError};
 
 use super::{
     error::{ConfigError, ConfigErrors},
@@ -64,8 +64,7 @@ pub fn check_files(loaded: &Loaded) -> Result<(), ConfigErrors> {
 
 fn check_acl(path: &Path) -> Result<(), String> {
     is_readable(path)?;
-    let text =
-        fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let text = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
     match AclRules::parse(&text) {
         Ok(_) => Ok(()),
         Err(error) => {
@@ -85,55 +84,48 @@ fn check_users(path: &Path) -> Result<(), String> {
 }
 
 fn is_readable(path: &Path) -> Result<(), String> {
-    let problem = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    File::open(path).map_err(problem)?;
-    if fs::metadata(path).map_err(problem)?.is_dir() {
-        return Err(format!("{} is a directory", path.display()));
+    File::open(path).map_err(|error| unreadable(path, &error))?;
+    if path.is_dir() {
+        return Err(format!("{} is a directory; name a file", path.display()));
     }
     Ok(())
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    format!("cannot read {path}: {error}; check the path and that the gateway's user may read it")
 }
 
 /// The first key of `ssl_options` whose file will not do, and why.
 fn check_tls(listener: &Listener) -> Result<(), (&'static str, String)> {
-    if let Some(path) = &listener.tls.cacertfile {
-        let authorities = certificates(path).map_err(|problem| ("cacertfile", problem))?;
-        let bad = |error: String| ("cacertfile", format!("{}: {error}", path.display()));
-        let mut roots = rustls::RootCertStore::empty();
-        for authority in authorities {
-            roots.add(authority).map_err(|error| bad(error.to_string()))?;
-        }
-        WebPkiClientVerifier::builder_with_provider(roots.into(), aws_lc_rs::default_provider().into())
-            .build()
-            .map_err(|error| bad(error.to_string()))?;
-    }
-    let (Some(certfile), Some(keyfile)) = (&listener.tls.certfile, &listener.tls.keyfile) else {
+    let Some(mut settings) = listener.tls_settings() else {
         return Ok(());
     };
-    let chain = certificates(certfile).map_err(|problem| ("certfile", problem))?;
-    is_readable(keyfile).map_err(|problem| ("keyfile", problem))?;
-    let key = PrivateKeyDer::from_pem_file(keyfile).map_err(|error| {
-        (
-            "keyfile",
-            format!("{} holds no private key: {error}", keyfile.display()),
-        )
-    })?;
-    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| {
-        (
-            "keyfile",
-            format!("{} and {}: {error}", keyfile.display(), certfile.display()),
-        )
-    })?;
-    Ok(())
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    is_readable(path)?;
-    let problem = |error: rustls_pki_types::pem::Error| format!("{} is not PEM: {error}", path.display());
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(problem)?;
-    if certificates.is_empty() {
-        return Err(format!("{} holds no certificate", path.display()));
+    if settings.ca_file.is_some() && settings.client_auth == ClientAuth::None {
+        // Named and not used yet: a fault in it would come out when clients are first asked.
+        settings.client_auth = ClientAuth::Optional;
     }
-    Ok(certificates)
+    settings.check().map_err(|error| {
+        let key = match &error {
+            TlsError::NoKey { .. }
+            | TlsError::EncryptedKey { .. }
+            | TlsError::UnusableKey { .. }
+            | TlsError::KeyMismatch { .. } => "keyfile",
+            TlsError::NoAuthority => "cacertfile",
+            TlsError::NoVersion => "versions",
+            TlsError::Unreadable { path, .. }
+            | TlsError::NoCertificate { path }
+            | TlsError::Malformed { path, .. }
+            | TlsError::UnusableCertificate { path, .. } => {
+                if *path == settings.certificate_file {
+                    "certfile"
+                } else if *path == settings.key_file {
+                    "keyfile"
+                } else {
+                    "cacertfile"
+                }
+            }
+        };
+        (key, error.to_string())
+    })
 }

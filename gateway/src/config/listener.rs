@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use driver::{ClientAuth, TlsSettings};
+
 use super::bind::Bind;
 
 /// One `listeners.<kind>.<name>`.
@@ -200,6 +202,24 @@ impl Listener {
             return Some("certfile");
         }
         self.tls.keyfile.is_none().then_some("keyfile")
+    }
+
+    /// What the driver needs for TLS; `None` unless this is an ssl or wss listener that has its files.
+    pub(crate) fn tls_settings(&self) -> Option<TlsSettings> {
+        if !self.kind.is_tls() {
+            return None;
+        }
+        let options = &self.tls;
+        let mut settings = TlsSettings::new(options.certfile.as_ref()?, options.keyfile.as_ref()?);
+        settings.ca_file.clone_from(&options.cacertfile);
+        settings.client_auth = match (options.verify, options.fail_if_no_peer_cert) {
+            (Verify::None, _) => ClientAuth::None,
+            (Verify::Peer, false) => ClientAuth::Optional,
+            (Verify::Peer, true) => ClientAuth::Required,
+        };
+        settings.tls12 = options.versions.tls12;
+        settings.tls13 = options.versions.tls13;
+        Some(settings)
     }
 }
 

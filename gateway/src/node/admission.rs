@@ -28,7 +28,7 @@ pub enum AdmissionError {
         cause: std::io::Error,
     },
     /// The file of access rules is not in EMQX's grammar.
-    #[error("acl_file: {}:{cause}", path.display())]
+    #[error("acl_file: {}, {cause}", path.display())]
     Rules {
         /// Which file.
         path: PathBuf,

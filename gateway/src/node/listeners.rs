@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use broker_core::MqttConfig;
 use driver::{
-    ClientAuth, Clock, ConnectionMeta, ListenError, Listener, ListenerConfig, ListenerInfo, PeerFactory,
-    Service, TlsSettings, WebSocketRoute, WebSocketSettings, Workers,
+    Clock, ConnectionMeta, ListenError, Listener, ListenerConfig, ListenerInfo, PeerFactory, Service,
+    WebSocketRoute, WebSocketSettings, Workers,
 };
 use mqtt::peer::{Peer, PeerSettings, Transport};
 
-use crate::config::{self, Verify};
+use crate::config;
 
 /// WebSocket messages are passed on as they come: their bound costs no memory, and MQTT has its own.
 const WEBSOCKET_MESSAGE_MAX: u64 = 1 << 40;
@@ -44,7 +44,7 @@ pub(super) fn open(
             nodelay: listener.tcp.nodelay,
             max_connections: listener.max_connections.unwrap_or(0),
             handshake_timeout: listener.tls.handshake_timeout,
-            tls: tls_settings(listener),
+            tls: listener.tls_settings(),
             service: service(listener, factory),
         });
         match opened {
@@ -88,22 +88,4 @@ fn factory(settings: &CurrentSettings, clock: Clock) -> PeerFactory {
         let settings = Arc::clone(&settings.lock().unwrap_or_else(PoisonError::into_inner));
         Box::new(Peer::new(clock.now(), settings, transport))
     })
-}
-
-/// The TLS settings of an ssl or wss listener that has its files.
-pub(super) fn tls_settings(listener: &config::Listener) -> Option<TlsSettings> {
-    if !listener.kind.is_tls() {
-        return None;
-    }
-    let options = &listener.tls;
-    let mut settings = TlsSettings::new(options.certfile.as_ref()?, options.keyfile.as_ref()?);
-    settings.ca_file.clone_from(&options.cacertfile);
-    settings.client_auth = match (options.verify, options.fail_if_no_peer_cert) {
-        (Verify::None, _) => ClientAuth::None,
-        (Verify::Peer, false) => ClientAuth::Optional,
-        (Verify::Peer, true) => ClientAuth::Required,
-    };
-    settings.tls12 = options.versions.tls12;
-    settings.tls13 = options.versions.tls13;
-    Some(settings)
 }

@@ -169,7 +169,7 @@ impl Node {
         for open in &self.listeners {
             let name = open.settings.id();
             let known = settings.listeners.iter().find(|listener| listener.id() == name);
-            if let Some(tls) = known.and_then(listeners::tls_settings) {
+            if let Some(tls) = known.and_then(config::Listener::tls_settings) {
                 open.listener
                     .reload_tls(&tls)
                     .map_err(|cause| StartError::Certificates {

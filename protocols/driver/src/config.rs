@@ -169,6 +169,14 @@ impl TlsSettings {
             tls13: true,
         }
     }
+
+    /// Reads the files and checks that they fit each other, as opening a listener does.
+    ///
+    /// # Errors
+    /// The first fault that is found.
+    pub fn check(&self) -> Result<(), crate::TlsError> {
+        crate::tls::load(self).map(drop)
+    }
 }
 
 /// Client certificates on a TLS listener.

@@ -137,9 +137,11 @@ fn files_that_are_named_are_looked_at() {
         problems,
         [
             "node.data_dir: empty.pem is not a directory",
-            "acl_file: cannot read none.conf: No such file or directory (os error 2)",
-            "authentication.users_file: . is a directory",
-            "listeners.ssl.default.ssl_options.certfile: empty.pem holds no certificate",
+            "acl_file: cannot read none.conf: No such file or directory (os error 2); check the path and that the \
+             gateway's user may read it",
+            "authentication.users_file: . is a directory; name a file",
+            "listeners.ssl.default.ssl_options.certfile: no certificate in empty.pem; it must hold a PEM block BEGIN \
+             CERTIFICATE",
         ]
     );
 
