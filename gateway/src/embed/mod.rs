@@ -53,7 +53,7 @@ pub use block_on::block_on;
 pub use broker::{Broker, BrokerBuilder};
 pub use broker_core::{
     ClientInfo, Closing, Connect, Message, MessageParts, Properties, PropertiesBuilder, Property, QoS,
-    ReasonCode, RetainHandling, SubscribeOptions, Will, admission, hooks,
+    ReasonCode, RetainHandling, SubscribeOptions, Timestamp, Will, admission, hooks,
 };
 pub use client::Client;
 pub use connect::ClientBuilder;
