@@ -117,6 +117,7 @@ impl Node {
         }
         let workers = Workers::start(&worker_config(settings), clock, shards, control.ask_handler())?;
         control.connect(workers.handles());
+        stats.connect(workers.handles());
         Ok(Node {
             workers,
             listeners: Vec::new(),
@@ -230,7 +231,7 @@ impl Node {
 
     /// Every counter and gauge with its value, summed over the workers.
     pub fn metrics(&self) -> Vec<(String, u64)> {
-        self.stats.all(self.workers.handles())
+        self.stats.all()
     }
 
     /// Ends the node in order: no new connections, every client is told, what waits is written. Blocks for at most

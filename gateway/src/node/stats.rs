@@ -11,13 +11,14 @@ use broker_core::{
     metrics::{Metrics, Stats},
     shard::Shard,
 };
-use driver::{Clock, WorkerHandle};
+use driver::{Clock, Counters, WorkerHandle};
 
-/// The sums over all shards of a node.
+/// The sums over all shards and workers of a node.
 pub(super) struct NodeStats {
     node_name: String,
     started: OnceLock<Timestamp>,
     shards: RwLock<Vec<(Arc<Metrics>, Arc<Stats>)>>,
+    workers: OnceLock<Vec<Arc<Counters>>>,
 }
 
 impl NodeStats {
@@ -26,6 +27,7 @@ impl NodeStats {
             node_name: node_name.to_owned(),
             started: OnceLock::new(),
             shards: RwLock::default(),
+            workers: OnceLock::new(),
         }
     }
 
@@ -37,22 +39,45 @@ impl NodeStats {
             .push(numbers);
     }
 
+    /// Tells it whose connections to count.
+    pub(super) fn connect(&self, workers: &[WorkerHandle]) {
+        let counters = workers.iter().map(|worker| Arc::clone(worker.counters()));
+        // Set once: a node starts its workers once.
+        let _ = self.workers.set(counters.collect());
+    }
+
     /// When the node started: the first time that this is asked.
     pub(super) fn started(&self, clock: Clock) -> Timestamp {
         *self.started.get_or_init(|| clock.now())
     }
 
-    pub(super) fn all(&self, workers: &[WorkerHandle]) -> Vec<(String, u64)> {
+    pub(super) fn all(&self) -> Vec<(String, u64)> {
         let mut sums = BTreeMap::new();
         let mut add = |name: &str, value: u64| *sums.entry(name.to_owned()).or_insert(0) += value;
         self.metrics(&mut add);
         self.stats(&mut add);
-        for worker in workers {
-            for (name, value) in worker.counters().iter() {
-                add(name, value);
+        sums.into_iter().collect()
+    }
+
+    /// What happened to connections: bytes under EMQX's names, ends by their reason, the rest below `driver`.
+    fn transport(&self, visit: &mut dyn FnMut(&str, u64)) {
+        let mut sums = BTreeMap::new();
+        for counters in self.workers.get().into_iter().flatten() {
+            for (name, value) in counters.iter() {
+                let name = match name {
+                    "bytes_received" => "bytes.received".to_owned(),
+                    "bytes_sent" => "bytes.sent".to_owned(),
+                    _ => format!("driver.{name}"),
+                };
+                *sums.entry(name).or_insert(0) += value;
+            }
+            for (reason, count) in counters.ends() {
+                *sums.entry(format!("connections.closed.{reason}")).or_insert(0) += count;
             }
         }
-        sums.into_iter().collect()
+        for (name, value) in sums {
+            visit(&name, value);
+        }
     }
 
     fn sum<const N: usize>(
@@ -98,5 +123,6 @@ impl SysSource for NodeStats {
 
     fn metrics(&self, visit: &mut dyn FnMut(&str, u64)) {
         self.sum(|(metrics, _)| metrics.values(), visit);
+        self.transport(visit);
     }
 }

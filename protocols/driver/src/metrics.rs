@@ -1,7 +1,13 @@
 //! Counters of a worker. Only the worker's thread writes them, so a plain load and store is enough: no
 //! read-modify-write instruction stands in the data path. Any thread may read them.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -9,12 +15,26 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Counters {
             $($(#[$doc])* pub $name: Counter,)*
+            ends: Mutex<BTreeMap<&'static str, u64>>,
         }
 
         impl Counters {
             /// Every counter with its name.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name.get()),)*].into_iter()
+            }
+
+            /// How many connections ended for which reason: the words of the log, such as `malformed_packet`. They
+            /// are words of the program, never of a client, so there are few.
+            pub fn ends(&self) -> BTreeMap<&'static str, u64> {
+                self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
+            }
+
+            /// Counts the end of a connection. A lock, as a connection ends but once, and nobody holds it for long.
+            #[cfg(feature = "net")]
+            pub(crate) fn count_end(&self, reason: &'static str) {
+                let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+                *ends.entry(reason).or_default() += 1;
             }
         }
     };

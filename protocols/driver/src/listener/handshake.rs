@@ -44,6 +44,7 @@ pub(super) fn spawn(
             Ok(Err(Failure::Tls(error))) => {
                 failed(
                     &core,
+                    &counters,
                     &counters.tls_handshake_failures,
                     address,
                     "tls_handshake",
@@ -53,6 +54,7 @@ pub(super) fn spawn(
             Ok(Err(Failure::WebSocket(what))) => {
                 failed(
                     &core,
+                    &counters,
                     &counters.websocket_handshake_failures,
                     address,
                     "websocket_handshake",
@@ -61,6 +63,7 @@ pub(super) fn spawn(
             }
             Err(_) => failed(
                 &core,
+                &counters,
                 &counters.handshake_timeouts,
                 address,
                 "handshake_timeout",
@@ -72,8 +75,16 @@ pub(super) fn spawn(
 }
 
 /// Counts on the thread of the worker that owns the counters: the task runs on its runtime.
-fn failed(core: &Core, counter: &Counter, address: SocketAddr, reason: &str, detail: &str) {
+fn failed(
+    core: &Core,
+    counters: &Counters,
+    counter: &Counter,
+    address: SocketAddr,
+    reason: &'static str,
+    detail: &str,
+) {
     counter.add(1);
+    counters.count_end(reason);
     if let Some(suppressed) = core.failures.allows(core.clock.now()) {
         let listener = &*core.config.info.name;
         tracing::info!(listener, peer = %address, reason, detail, suppressed, "disconnected");

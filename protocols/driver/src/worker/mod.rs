@@ -57,7 +57,7 @@ impl WorkerHandle {
     }
 
     /// The worker's counters.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 

@@ -63,6 +63,7 @@ impl Worker {
             // The link is gone, and no shard knew it.
             self.counters.connections_closed.add(1);
             self.counters.closed_overload.add(1);
+            self.counters.count_end("worker_overloaded");
             tracing::info!(link = id.0, reason = "worker_overloaded", "disconnected");
         }
     }

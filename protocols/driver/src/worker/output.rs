@@ -43,6 +43,7 @@ impl Worker {
         }
         if let Some(close) = close {
             self.counters.closed_by_peer.add(1);
+            self.counters.count_end(close.reason);
             link.log_end(id, &close);
             // Nothing unread can destroy bytes if there are none.
             let linger = !link.outbox.is_empty() || link.websocket.is_some();
@@ -164,6 +165,7 @@ impl Worker {
             && link.state == State::Open
         {
             counter(&self.counters).add(1);
+            self.counters.count_end(close.reason);
             link.log_end(id, close);
             link.begin_close(linger, close_code(close.reason));
         }
