@@ -57,8 +57,9 @@ struct Client {
 
 impl Client {
     fn connect(address: SocketAddr, client_id: &str) -> Client {
-        let socket = TcpStream::connect(address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let socket = TcpStream::connect(address).expect("the broker listens");
+        let timeout = Some(Duration::from_secs(10));
+        socket.set_read_timeout(timeout).expect("a timeout above zero");
         let received = BytesMut::new();
         let mut client = Client { socket, received };
         let mut connect = Connect::new(V5, client_id);
@@ -69,8 +70,8 @@ impl Client {
 
     fn send(&mut self, packet: &Packet<'_>) {
         let mut bytes = BytesMut::new();
-        packet.encode(V5, u32::MAX, &mut bytes).unwrap();
-        self.socket.write_all(&bytes).unwrap();
+        packet.encode(V5, u32::MAX, &mut bytes).expect("a valid packet");
+        self.socket.write_all(&bytes).expect("the broker reads");
     }
 
     fn auth(&mut self, reason: ReasonCode, data: &[u8]) {
@@ -85,13 +86,13 @@ impl Client {
             max_packet_size: u32::MAX,
         };
         loop {
-            if let Some((packet, len)) = decoder.decode(&self.received).unwrap() {
+            if let Some((packet, len)) = decoder.decode(&self.received).expect("a valid packet") {
                 let result = check(&packet);
                 self.received.advance(len);
                 return result;
             }
             let mut bytes = [0; 1024];
-            let count = self.socket.read(&mut bytes).unwrap();
+            let count = self.socket.read(&mut bytes).expect("an answer in time");
             assert!(count > 0, "the broker closed the connection");
             self.received.extend_from_slice(&bytes[..count]);
         }
@@ -108,7 +109,7 @@ impl Client {
     }
 
     fn expect_closed(&mut self) {
-        assert_eq!(self.socket.read(&mut [0]).unwrap(), 0);
+        assert_eq!(self.socket.read(&mut [0]).expect("an end in time"), 0);
     }
 }
 
