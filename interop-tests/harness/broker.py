@@ -143,6 +143,20 @@ class Broker:
                 return int(line.split()[1])
         raise AssertionError("no VmRSS in the process status")
 
+    def log(self) -> str:
+        """What the broker has logged so far."""
+        assert self.directory is not None
+        return (self.directory / "log").read_text(encoding="utf-8")
+
+    def await_log(self, text: str, start: int = 0, seconds: float = 10) -> str:
+        """Waits for `text` in the log from `start` on, and returns the log from there."""
+        deadline = time.monotonic() + seconds
+        while text not in self.log()[start:]:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no {text!r} in the log: {self.log()[start:]}")
+            time.sleep(0.02)
+        return self.log()[start:]
+
     def terminate(self, seconds: float = 20) -> int:
         """Sends SIGTERM and returns the exit status."""
         assert self.process is not None
