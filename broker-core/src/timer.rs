@@ -79,6 +79,11 @@ impl<K: Copy + Ord> Default for TimerQueue<K> {
     }
 }
 
+/// When a deadline fires that is kept elsewhere: as late as it would here, so that all of a slot fire together.
+pub(crate) fn coarse(at: Timestamp) -> Timestamp {
+    slot_time(at.as_millis().div_ceil(SLOT_MS))
+}
+
 /// When the entries of a slot are due: before [`Timestamp::NEVER`], whatever was armed.
 fn slot_time(slot: u64) -> Timestamp {
     Timestamp::from_millis(slot.saturating_mul(SLOT_MS).min(u64::MAX - 1))

@@ -1,6 +1,6 @@
 //! What shards of one node say to each other. Between two shards the order is kept.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc, vec};
 
 use crate::{ClientId, Message, ShardId, session::SharedTarget};
 
@@ -17,6 +17,26 @@ impl Batch {
     /// True if there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// Batches that have come in, message by message.
+#[derive(Debug, Default)]
+pub(super) struct Inbox(VecDeque<(ShardId, vec::IntoIter<ShardMessage>)>);
+
+impl Inbox {
+    pub(super) fn push(&mut self, from: ShardId, batch: Batch) {
+        self.0.push_back((from, batch.0.into_iter()));
+    }
+
+    pub(super) fn pop(&mut self) -> Option<(ShardId, ShardMessage)> {
+        while let Some((from, messages)) = self.0.front_mut() {
+            if let Some(message) = messages.next() {
+                return Some((*from, message));
+            }
+            self.0.pop_front();
+        }
+        None
     }
 }
 

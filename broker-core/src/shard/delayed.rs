@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::{Message, ReasonCode, Timestamp, topic};
 
-use super::{Shard, Timer};
+use super::Shard;
 
 /// EMQX's limit: 2^32 - 1 seconds.
 const SECONDS_MAX: u64 = u32::MAX as u64;
-/// Messages handed out in one go.
-const SLICE: usize = 256;
 
 /// Messages in the order of their time, then of their arrival.
 #[derive(Debug, Default)]
@@ -20,6 +18,11 @@ pub(super) struct Delayed {
 impl Delayed {
     pub(super) fn len(&self) -> usize {
         self.messages.len()
+    }
+
+    /// When the first of them is due.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.messages.first_key_value().map(|((at, _), _)| *at)
     }
 }
 
@@ -59,31 +62,23 @@ impl Shard {
         self.delayed.messages.insert((at, number), message);
         self.metrics.messages_delayed.inc();
         self.stats.delayed.set(self.delayed.messages.len() as u64);
-        self.timers.arm(at, Timer::Delayed);
         Ok(())
     }
 
-    /// Hands out what is due. The rest of a long list follows in the next slice.
+    /// Hands out the first message, which is due.
     pub(super) fn delayed_due(&mut self, now: Timestamp) {
-        for _ in 0..SLICE {
-            match self.delayed.messages.first_entry() {
-                Some(first) if first.key().0 <= now => {
-                    let message = first.remove();
-                    self.stats.delayed.set(self.delayed.messages.len() as u64);
-                    if message.is_expired(now) {
-                        self.metrics.messages_dropped_expired.inc();
-                    } else {
-                        // Its publisher, if there still, gets none of it through a subscription with No Local
-                        // [MQTT-3.8.3-3].
-                        let publisher = self.by_client.get(&message.origin().client_id).copied();
-                        // Its topic is no delayed one unless it was nested, and then it waits again.
-                        let _ = self.dispatch(now, message, publisher);
-                    }
-                }
-                _ => return,
-            }
+        let Some((_, message)) = self.delayed.messages.pop_first() else {
+            return;
+        };
+        self.stats.delayed.set(self.delayed.messages.len() as u64);
+        if message.is_expired(now) {
+            self.metrics.messages_dropped_expired.inc();
+            return;
         }
-        self.timers.arm(now, Timer::Delayed);
+        // Its publisher, if there still, gets none of it through a subscription with No Local [MQTT-3.8.3-3].
+        let publisher = self.by_client.get(&message.origin().client_id).copied();
+        // Its topic is no delayed one unless it was nested, and then it waits again.
+        let _ = self.dispatch(now, message, publisher);
     }
 
     /// This shard's equal part of a limit of the node; `None` without a limit.

@@ -46,7 +46,7 @@ use crate::{
 
 pub use authenticate::{Question, Reply};
 pub use batch::Batch;
-use batch::{Outbound, RouteChange, ShardMessage};
+use batch::{Inbox, Outbound, RouteChange, ShardMessage};
 pub use census::Census;
 use connect::Connecting;
 use delayed::Delayed;
@@ -120,6 +120,10 @@ pub struct Shard {
     /// Sessions that have more to send than one slice.
     ready: VecDeque<SessionKey>,
     timers: TimerQueue<Timer>,
+    /// Deadlines that may still be acted on in this turn.
+    timeouts: usize,
+    /// What other shards sent and has not been looked at.
+    inbox: Inbox,
     effects: HookEffects,
     /// Links that wait for the control plane.
     tickets: FastMap<Ticket, LinkId>,
@@ -146,8 +150,6 @@ enum Link {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Session(SessionKey),
-    Delayed,
-    Retained,
     Hooks,
 }
 
@@ -199,6 +201,8 @@ impl Shard {
             replays: FastMap::default(),
             ready: VecDeque::new(),
             timers: TimerQueue::new(),
+            timeouts: 0,
+            inbox: Inbox::default(),
             effects: HookEffects::default(),
             tickets: FastMap::default(),
             secret: seed,
@@ -274,13 +278,11 @@ impl Shard {
         }
     }
 
-    /// Messages that another shard forwarded.
+    /// Messages that another shard forwarded. They are handed out one by one as outputs are polled, so that what
+    /// is said of congestion in between counts, and a batch never becomes events all at once.
     pub fn handle_batch(&mut self, now: Timestamp, from: ShardId, batch: Batch) {
         self.now = now;
-        for message in batch.0 {
-            self.handle_message(now, from, message);
-        }
-        self.apply_effects(now);
+        self.inbox.push(from, batch);
     }
 
     /// The answer to a question. An answer to a question that nobody waits for any more is dropped.
@@ -316,8 +318,15 @@ impl Shard {
             if let Some(output) = self.outputs.pop_front() {
                 return Some(output);
             }
-            let key = self.ready.pop_front()?;
-            self.pump(self.now, key);
+            let now = self.now;
+            if let Some(key) = self.ready.pop_front() {
+                self.pump(now, key);
+            } else if let Some((from, message)) = self.inbox.pop() {
+                self.handle_message(now, from, message);
+                self.apply_effects(now);
+            } else if !self.fire(now) {
+                return None;
+            }
         }
     }
 
@@ -329,11 +338,6 @@ impl Shard {
     /// Ends a turn of the worker's loop: the batches that leave now, at most one per destination.
     pub fn take_batches(&mut self) -> Vec<(ShardId, Batch)> {
         self.outbound.take()
-    }
-
-    /// When [`Shard::handle_timeout`] must be called, if at all.
-    pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.timers.next()
     }
 
     fn emit(&mut self, link: LinkId, event: Event) {

@@ -7,7 +7,7 @@ use crate::{
     topic,
 };
 
-use super::{Shard, ShardMessage, Timer, publish::effective_qos};
+use super::{Shard, ShardMessage, publish::effective_qos};
 
 /// Topics looked at for one slice of a replay.
 const SCAN: usize = 4096;
@@ -41,9 +41,6 @@ impl Shard {
         } else {
             self.metrics.messages_retained.inc();
             self.retained.insert(message.clone());
-            if message.expires() < Timestamp::NEVER {
-                self.timers.arm(message.expires(), Timer::Retained);
-            }
         }
         self.stats.retained.set(self.retained.len() as u64);
     }
@@ -52,9 +49,6 @@ impl Shard {
         let removed = self.retained.expire(now, EXPIRE_SLICE);
         self.metrics.messages_dropped_expired.add(removed as u64);
         self.stats.retained.set(self.retained.len() as u64);
-        if removed == EXPIRE_SLICE {
-            self.timers.arm(now, Timer::Retained);
-        }
     }
 
     /// Begins to send the retained messages that a subscription gets.

@@ -4,27 +4,63 @@ use crate::{
     Closing, ReasonCode, Timestamp,
     hooks::HookContext,
     session::{Presence, SessionKey},
+    timer::coarse,
 };
 
 use super::{Shard, Timer};
 
-/// Sessions looked at before the worker has its turn again.
+/// Deadlines acted on before the worker has its turn again.
 const SLICE: usize = 1024;
 
+/// What is due.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Timer,
+    Delayed,
+    Retained,
+}
+
 impl Shard {
-    /// The time of [`Shard::poll_timeout`] has come.
+    /// When [`Shard::handle_timeout`] must be called, if at all.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.next_due().map(|(at, _)| at)
+    }
+
+    /// The time of [`Shard::poll_timeout`] has come. What is due is done piece by piece as outputs are polled.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.now = now;
-        for _ in 0..SLICE {
-            match self.timers.pop_due(now) {
+        self.timeouts = SLICE;
+    }
+
+    /// The earliest deadline. The stores of messages know theirs, so that a message that goes early leaves no timer.
+    fn next_due(&self) -> Option<(Timestamp, Due)> {
+        let timer = self.timers.next().map(|at| (at, Due::Timer));
+        let delayed = self.delayed.next().map(|at| (coarse(at), Due::Delayed));
+        let retained = self.retained.next_expiry().map(|at| (coarse(at), Due::Retained));
+        [timer, delayed, retained].into_iter().flatten().min()
+    }
+
+    /// Acts on one deadline that has passed. False if there is none, or if enough was done in this turn.
+    pub(super) fn fire(&mut self, now: Timestamp) -> bool {
+        if self.timeouts == 0 {
+            return false;
+        }
+        let Some((_, due)) = self.next_due().filter(|(at, _)| *at <= now) else {
+            self.timeouts = 0;
+            return false;
+        };
+        self.timeouts -= 1;
+        match due {
+            Due::Timer => match self.timers.pop_due(now) {
                 Some(Timer::Session(key)) => self.session_due(now, key),
-                Some(Timer::Delayed) => self.delayed_due(now),
-                Some(Timer::Retained) => self.retained_due(now),
                 Some(Timer::Hooks) => self.tick(now),
-                None => break,
-            }
+                None => {}
+            },
+            Due::Delayed => self.delayed_due(now),
+            Due::Retained => self.retained_due(now),
         }
         self.apply_effects(now);
+        true
     }
 
     /// Wakes the session at its next deadline, unless a timer that stands comes first.
@@ -115,5 +151,33 @@ impl Shard {
         if let Some(next) = common.hooks.next_tick() {
             self.timers.arm(next, Timer::Hooks);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ClientInfo, MessageParts, ShardId, shard::ShardSettings};
+
+    #[test]
+    fn a_topic_that_is_retained_anew_leaves_no_timers() {
+        let mut shard = Shard::new(ShardSettings {
+            id: ShardId(0),
+            shards: 1,
+            common: std::sync::Arc::default(),
+            seed: 1,
+        });
+        let timers = shard.timers.len();
+        for millis in 0..1000 {
+            let now = Timestamp::from_millis(millis);
+            let parts = MessageParts {
+                retain: true,
+                expiry_interval: Some(86_400 - millis as u32),
+                ..MessageParts::new("t", b"x")
+            };
+            let message = parts.publish(now, ClientInfo::system()).expect("a short topic");
+            shard.publish_internal(now, message).expect("no limit");
+        }
+        assert_eq!(shard.timers.len(), timers);
     }
 }

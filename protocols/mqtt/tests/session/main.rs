@@ -5,6 +5,7 @@ mod authentication;
 mod connecting;
 mod delivery;
 mod hooks;
+mod hostile;
 mod limits;
 mod net;
 mod publishing;
