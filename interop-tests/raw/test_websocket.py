@@ -86,7 +86,10 @@ class Handshake(WebSocketCase):
             self.assertIn(self.raw(data + b"\r\n\r\n")[:5], (b"", b"HTTP/"))
 
     def test_endless_header(self) -> None:
-        found = self.raw(b"GET /mqtt HTTP/1.1\r\n" + b"X-Long: " + b"a" * (1 << 20))
+        try:
+            found = self.raw(b"GET /mqtt HTTP/1.1\r\n" + b"X-Long: " + b"a" * (1 << 20))
+        except (BrokenPipeError, ConnectionResetError):
+            return  # Closed before all of it was sent: what a broker does that keeps no endless header.
         self.assertIn(found[:5], (b"", b"HTTP/"))
         self.assertNotIn(b" 101 ", found[:20])
 

@@ -298,13 +298,9 @@ impl Outgoing {
     /// Takes out what a shared group gave to this session and another member may have instead: everything that
     /// waits, and QoS 1 that was sent on a connection that is gone. What is under way stays: the client will
     /// acknowledge it, and until then it counts against its Receive Maximum [MQTT-3.3.4-9]. QoS 2 once sent stays
-    /// in any case [MQTT-4.8.2-4]. `group`: only this one.
-    pub(crate) fn take_shared(&mut self, group: Option<&SharedTarget>) -> Vec<Queued> {
-        let wanted = |item: &Queued| match (&item.shared, group) {
-            (None, _) => false,
-            (Some(_), None) => true,
-            (Some(target), Some(group)) => **target == *group,
-        };
+    /// in any case [MQTT-4.8.2-4]. Only of the groups that `is_wanted` names.
+    pub(crate) fn take_shared(&mut self, is_wanted: impl Fn(&SharedTarget) -> bool) -> Vec<Queued> {
+        let wanted = |item: &Queued| item.shared.as_ref().is_some_and(|target| is_wanted(target));
         let mut taken = Vec::new();
         if self.inflight.iter().any(|entry| entry.is_shared()) {
             let (gone, kept) = std::mem::take(&mut self.inflight).into_iter().partition(|entry: &Inflight| {

@@ -1,6 +1,6 @@
 //! The subscriptions of one session.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{SubscribeOptions, filter_index::FilterId, topic};
 
@@ -67,47 +67,101 @@ impl Kind {
     }
 }
 
-/// Subscriptions in the order of their routes, so that thousands on one session stay quick.
-#[derive(Debug, Default)]
-pub(crate) struct Subscriptions(Vec<Subscription>);
+/// The subscriptions of one session: mostly a few, sometimes a hundred thousand.
+#[derive(Debug)]
+pub(crate) enum Subscriptions {
+    /// In no order.
+    Few(Vec<Subscription>),
+    /// By route and group; plain subscriptions have no group.
+    Many(BTreeMap<(FilterId, Option<Arc<str>>), Subscription>),
+}
+
+impl Default for Subscriptions {
+    fn default() -> Subscriptions {
+        Subscriptions::Few(Vec::new())
+    }
+}
 
 impl Subscriptions {
+    /// Up to here a list is searched; beyond, a tree pays.
+    const FEW: usize = 16;
+
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        match self {
+            Subscriptions::Few(list) => list.len(),
+            Subscriptions::Many(tree) => tree.len(),
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Subscription> {
-        self.0.iter()
+        let (list, tree) = match self {
+            Subscriptions::Few(list) => (Some(list), None),
+            Subscriptions::Many(tree) => (None, Some(tree)),
+        };
+        list.into_iter()
+            .flatten()
+            .chain(tree.into_iter().flat_map(BTreeMap::values))
     }
 
-    /// The subscription on `route` in `group` (plain ones have no group).
+    /// The subscription on `route` in `group`.
     pub(crate) fn get(&self, route: FilterId, group: Option<&str>) -> Option<&Subscription> {
-        self.position(route, group).ok().map(|at| &self.0[at])
+        match self {
+            Subscriptions::Few(list) => list.iter().find(|one| one.is(route, group)),
+            Subscriptions::Many(tree) => tree.get(&(route, group.map(Arc::from))),
+        }
     }
 
     /// Adds or replaces; returns what was there.
-    pub(crate) fn insert(&mut self, subscription: Subscription) -> Option<Subscription> {
-        match self.position(subscription.route, subscription.kind.group()) {
-            Ok(at) => Some(std::mem::replace(&mut self.0[at], subscription)),
-            Err(at) => {
-                self.0.insert(at, subscription);
+    pub(crate) fn insert(&mut self, new: Subscription) -> Option<Subscription> {
+        match self {
+            Subscriptions::Few(list) => {
+                if let Some(old) = list.iter_mut().find(|old| old.is(new.route, new.kind.group())) {
+                    return Some(std::mem::replace(old, new));
+                }
+                list.push(new);
+                if list.len() > Subscriptions::FEW {
+                    let all = list.drain(..).map(|one| (one.key(), one));
+                    *self = Subscriptions::Many(all.collect());
+                }
                 None
             }
+            Subscriptions::Many(tree) => tree.insert(new.key(), new),
         }
     }
 
     pub(crate) fn remove(&mut self, route: FilterId, group: Option<&str>) -> Option<Subscription> {
-        let at = self.position(route, group).ok()?;
-        let removed = self.0.remove(at);
-        if self.0.is_empty() {
-            self.0 = Vec::new();
+        match self {
+            Subscriptions::Few(list) => {
+                let at = list.iter().position(|one| one.is(route, group))?;
+                let removed = list.swap_remove(at);
+                if list.is_empty() {
+                    *list = Vec::new();
+                }
+                Some(removed)
+            }
+            Subscriptions::Many(tree) => {
+                let removed = tree.remove(&(route, group.map(Arc::from)));
+                // Half of what made it a tree, so that one subscription coming and going does not rebuild it.
+                if tree.len() <= Subscriptions::FEW / 2 {
+                    *self = Subscriptions::Few(std::mem::take(tree).into_values().collect());
+                }
+                removed
+            }
         }
-        Some(removed)
+    }
+}
+
+impl Subscription {
+    fn is(&self, route: FilterId, group: Option<&str>) -> bool {
+        self.route == route && self.kind.group() == group
     }
 
-    fn position(&self, route: FilterId, group: Option<&str>) -> Result<usize, usize> {
-        self.0
-            .binary_search_by(|other| (other.route, other.kind.group()).cmp(&(route, group)))
+    fn key(&self) -> (FilterId, Option<Arc<str>>) {
+        let group = match &self.kind {
+            Kind::Shared(group) => Some(Arc::clone(group)),
+            _ => None,
+        };
+        (self.route, group)
     }
 }
 

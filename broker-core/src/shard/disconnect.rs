@@ -115,7 +115,7 @@ impl Shard {
         if let Some(will) = self.session_mut(key).will.take() {
             self.publish_will(now, key, &will);
         }
-        let shared = self.session_mut(key).outgoing.take_shared(None);
+        let shared = self.session_mut(key).outgoing.take_shared(|_| true);
         let subscriptions: Vec<_> = self.session(key).subscriptions.iter().cloned().collect();
         for subscription in subscriptions {
             self.remove_subscription(key, subscription.route, subscription.kind.group());

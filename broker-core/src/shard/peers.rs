@@ -91,9 +91,7 @@ impl Shard {
             }
             RouteChange::Leave { target, client_id } => {
                 if let Some(id) = self.index.find(&target.filter) {
-                    if let Some(group) = self.index.get_mut(id).group_mut(&target.group) {
-                        group.remove(&client_id);
-                    }
+                    self.index.get_mut(id).leave_group(&target.group, &client_id);
                     self.drop_route_if_empty(id);
                 }
             }

@@ -18,11 +18,8 @@ pub(crate) struct Route {
     pub(crate) subscribers: Subscribers,
     /// Other shards with a plain subscriber.
     pub(crate) remote: ShardSet,
-    #[expect(
-        clippy::box_collection,
-        reason = "one word in millions of routes without a group"
-    )]
-    pub(crate) groups: Option<Box<Vec<Group>>>,
+    /// Shared groups by name; one word in millions of routes without one.
+    pub(crate) groups: Option<Box<Groups>>,
 }
 
 impl Route {
@@ -30,50 +27,58 @@ impl Route {
         self.subscribers.is_empty() && self.remote.is_empty() && self.groups.is_none()
     }
 
-    pub(crate) fn groups(&self) -> &[Group] {
-        self.groups.as_deref().map_or(&[], Vec::as_slice)
+    /// The group `name`.
+    pub(crate) fn group(&self, name: &str) -> Option<&Group> {
+        self.groups.as_ref()?.get(name)
     }
 
     pub(crate) fn group_mut(&mut self, name: &str) -> Option<&mut Group> {
-        self.groups
-            .as_mut()?
-            .iter_mut()
-            .find(|group| *group.target.group == *name)
+        self.groups.as_mut()?.get_mut(name)
+    }
+
+    /// The group at this place.
+    pub(crate) fn group_at(&self, at: usize) -> Option<&Group> {
+        self.groups.as_ref()?.get_index(at).map(|(_, group)| group)
+    }
+
+    pub(crate) fn group_at_mut(&mut self, at: usize) -> Option<&mut Group> {
+        self.groups.as_mut()?.get_index_mut(at).map(|(_, group)| group)
     }
 
     /// The group `name` on this route's filter, made if need be.
     pub(crate) fn group_or_insert(&mut self, filter: &str, name: &Arc<str>) -> &mut Group {
         let groups = self.groups.get_or_insert_default();
-        let at = groups
-            .iter()
-            .position(|group| group.target.group == *name)
-            .unwrap_or_else(|| {
-                let target = Arc::new(SharedTarget {
-                    filter: filter.into(),
-                    group: Arc::clone(name),
-                });
-                groups.push(Group {
-                    target,
-                    members: Vec::new(),
-                    online: 0,
-                    turn: 0,
-                    sticky: None,
-                });
-                groups.len() - 1
-            });
-        &mut groups[at]
+        groups.entry(Arc::clone(name)).or_insert_with(|| Group {
+            target: Arc::new(SharedTarget {
+                filter: filter.into(),
+                group: Arc::clone(name),
+            }),
+            online: Vec::new(),
+            offline: Vec::new(),
+            turn: 0,
+            sticky: None,
+        })
     }
 
-    /// Forgets groups without members.
-    pub(crate) fn drop_empty_groups(&mut self) {
-        if let Some(groups) = &mut self.groups {
-            groups.retain(|group| !group.members.is_empty());
-            if groups.is_empty() {
-                self.groups = None;
+    /// Takes a member out of a group; a group without members is forgotten.
+    pub(crate) fn leave_group(&mut self, name: &str, client_id: &ClientId) {
+        let Some(groups) = &mut self.groups else {
+            return;
+        };
+        if let Some(group) = groups.get_mut(name) {
+            group.remove(client_id);
+            if group.online.is_empty() && group.offline.is_empty() {
+                groups.swap_remove(name);
             }
+        }
+        if groups.is_empty() {
+            self.groups = None;
         }
     }
 }
+
+/// Shared groups on one filter, by name. Clients choose the names, so the hash is keyed.
+pub(crate) type Groups = IndexMap<Arc<str>, Group, foldhash::quality::RandomState>;
 
 /// One plain subscriber.
 #[derive(Clone, Copy, Debug)]
@@ -200,9 +205,10 @@ impl ShardSet {
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) target: Arc<SharedTarget>,
-    /// Members with a connection first.
-    members: Vec<Member>,
-    online: usize,
+    /// Members with a connection, by client id: the same order on every shard.
+    online: Vec<Member>,
+    /// Members without.
+    offline: Vec<Member>,
     turn: u32,
     sticky: Option<ClientId>,
 }
@@ -218,36 +224,35 @@ impl Group {
     /// Adds the member or changes whether it is connected.
     pub(crate) fn set(&mut self, member: Member, online: bool) {
         self.remove(&member.client_id);
-        if online {
-            self.members.insert(self.online, member);
-            self.online += 1;
+        let members = if online {
+            &mut self.online
         } else {
-            self.members.push(member);
+            &mut self.offline
+        };
+        if let Err(at) = position(members, &member.client_id) {
+            members.insert(at, member);
         }
     }
 
     pub(crate) fn remove(&mut self, client_id: &ClientId) {
-        if let Some(at) = self
-            .members
-            .iter()
-            .position(|member| member.client_id == *client_id)
-        {
-            self.online -= usize::from(at < self.online);
-            self.members.remove(at);
+        for members in [&mut self.online, &mut self.offline] {
+            if let Ok(at) = position(members, client_id) {
+                members.remove(at);
+            }
         }
     }
 
     /// Those to choose among: the connected members, or all if nobody is connected.
     pub(crate) fn candidates(&self) -> &[Member] {
-        if self.online > 0 {
-            &self.members[..self.online]
+        if self.has_online() {
+            &self.online
         } else {
-            &self.members
+            &self.offline
         }
     }
 
     pub(crate) fn has_online(&self) -> bool {
-        self.online > 0
+        !self.online.is_empty()
     }
 
     /// The group's own turn, counting up.
@@ -260,14 +265,16 @@ impl Group {
     /// The member that got the last message, if it still is a candidate.
     pub(crate) fn sticky(&self) -> Option<usize> {
         let sticky = self.sticky.as_ref()?;
-        self.candidates()
-            .iter()
-            .position(|member| member.client_id == *sticky)
+        position(self.candidates(), sticky).ok()
     }
 
     pub(crate) fn set_sticky(&mut self, client_id: &ClientId) {
         self.sticky = Some(client_id.clone());
     }
+}
+
+fn position(members: &[Member], client_id: &ClientId) -> Result<usize, usize> {
+    members.binary_search_by(|member| member.client_id.cmp(client_id))
 }
 
 #[cfg(test)]
@@ -335,7 +342,7 @@ mod tests {
         );
         assert_eq!(names(group), ["d"]);
         group.remove(&ClientId::new("d"));
-        assert_eq!(names(group), ["a", "c", "b"]);
+        assert_eq!(names(group), ["a", "b", "c"]);
     }
 
     #[test]

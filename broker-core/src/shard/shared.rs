@@ -24,10 +24,15 @@ impl Shard {
         publisher: Option<SessionKey>,
         id: FilterId,
     ) -> bool {
-        let count = self.index.get(id).groups().len();
+        let count = self
+            .index
+            .get(id)
+            .groups
+            .as_ref()
+            .map_or(0, |groups| groups.len());
         let mut is_matched = false;
         for at in 0..count {
-            let Some(group) = self.index.get(id).groups().get(at) else {
+            let Some(group) = self.index.get(id).group_at(at) else {
                 break;
             };
             let target = Arc::clone(&group.target);
@@ -53,7 +58,7 @@ impl Shard {
         if strategy == SharedStrategy::RoundRobin {
             turn = self.turn(publisher, id, at);
         }
-        let group = self.index.get_mut(id).groups.as_mut()?.get_mut(at)?;
+        let group = self.index.get_mut(id).group_at_mut(at)?;
         let count = group.candidates().len();
         if count == 0 {
             return None;
@@ -77,8 +82,7 @@ impl Shard {
     /// The publisher's own turn in this group. It starts with the group's, so that publishers of one message each do
     /// not all meet the same member; messages from inside the process always take the group's.
     fn turn(&mut self, publisher: Option<SessionKey>, id: FilterId, at: usize) -> u32 {
-        let groups = self.index.get_mut(id).groups.as_mut();
-        let Some(group) = groups.and_then(|groups| groups.get_mut(at)) else {
+        let Some(group) = self.index.get_mut(id).group_at_mut(at) else {
             return 0;
         };
         let key = hash(&*group.target) as u64;
@@ -136,21 +140,15 @@ impl Shard {
 
     /// A session lost its connection: connected members of its groups get what it has not acknowledged.
     pub(super) fn redispatch_session(&mut self, now: Timestamp, key: SessionKey) {
-        let mut groups: Vec<Arc<SharedTarget>> = Vec::new();
-        for subscription in self.session(key).subscriptions.iter() {
-            if let Kind::Shared(name) = &subscription.kind {
-                let known = self.index.get(subscription.route).groups();
-                let group = known
-                    .iter()
-                    .find(|group| group.target.group == *name && group.has_online());
-                groups.extend(group.map(|group| Arc::clone(&group.target)));
-            }
-        }
-        for target in groups {
-            let items = self.session_mut(key).outgoing.take_shared(Some(&target));
-            for item in items {
-                self.redispatch(now, item, None);
-            }
+        let (index, session) = (&self.index, &mut *self.sessions[key.0 as usize]);
+        let has_online = |target: &SharedTarget| {
+            let route = index.find(&target.filter).map(|id| index.get(id));
+            route
+                .and_then(|route| route.group(&target.group))
+                .is_some_and(Group::has_online)
+        };
+        for item in session.outgoing.take_shared(has_online) {
+            self.redispatch(now, item, None);
         }
     }
 
@@ -175,13 +173,7 @@ impl Shard {
             return self.dropped_point(now, message, None, "expired");
         }
         let id = self.index.find(&target.filter);
-        let at = id.and_then(|id| {
-            self.index
-                .get(id)
-                .groups()
-                .iter()
-                .position(|group| group.target.group == target.group)
-        });
+        let at = id.and_then(|id| self.index.get(id).groups.as_ref()?.get_index_of(&target.group));
         let member = match (id, at) {
             (Some(id), Some(at)) => {
                 if let (Some(gone), Some(group)) = (except, self.index.get_mut(id).group_mut(&target.group)) {

@@ -73,7 +73,11 @@ impl Shard {
                 filter: absolute.into(),
                 group,
             };
-            for item in self.session_mut(key).outgoing.take_shared(Some(&target)) {
+            for item in self
+                .session_mut(key)
+                .outgoing
+                .take_shared(|other| *other == target)
+            {
                 self.redispatch(now, item, None);
             }
             // What waited behind it may go now.
@@ -106,17 +110,14 @@ impl Shard {
         let route = self.index.get_mut(route_id);
         match &removed.kind {
             Kind::Shared(group) => {
-                if let Some(known) = route.group_mut(group) {
-                    known.remove(&client_id);
-                }
+                let target = route.group(group).map(|known| Arc::clone(&known.target));
+                route.leave_group(group, &client_id);
                 self.stats
                     .subscriptions_shared
                     .set(self.stats.subscriptions_shared.get().saturating_sub(1));
-                let target = Arc::new(SharedTarget {
-                    filter,
-                    group: Arc::clone(group),
-                });
-                self.announce(&RouteChange::Leave { target, client_id });
+                if let Some(target) = target {
+                    self.announce(&RouteChange::Leave { target, client_id });
+                }
             }
             kind => {
                 route.subscribers.remove(key);
@@ -136,7 +137,6 @@ impl Shard {
     /// Forgets a filter that leads nowhere.
     pub(super) fn drop_route_if_empty(&mut self, id: FilterId) {
         let route = self.index.get_mut(id);
-        route.drop_empty_groups();
         if route.is_empty() {
             self.index.remove(id);
         }

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
@@ -104,7 +105,11 @@ fn work(shared: &Shared, waiting: &Mutex<Receiver<Asked>>) {
             Question::refuse_busy()
         } else {
             let common = Arc::clone(&shared.common.lock().unwrap_or_else(PoisonError::into_inner));
-            asked.question.answer(now, &common)
+            // An authenticator of an embedding application may panic: its client is refused, the thread goes on.
+            catch_unwind(AssertUnwindSafe(|| asked.question.answer(now, &common))).unwrap_or_else(|_| {
+                tracing::error!("an authenticator has panicked; its client is refused");
+                Question::refuse_busy()
+            })
         };
         shared.reply(asked.shard, asked.ticket, reply);
     }
