@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    AuthData, ClientId, ClientInfo, Closing, Connect, Connected, Event, LinkId, ReasonCode, Timestamp,
+    AuthData, ClientId, ClientInfo, Closing, Connect, Connected, Event, LinkId, MqttConfig, Properties,
+    ReasonCode, Timestamp, Will,
     admission::{AuthorizationCache, ExchangeState, Grant, Template},
     session::{Exchange, Outgoing, Presence, Session, SessionKey, Subscriptions},
     topic,
@@ -101,25 +102,8 @@ impl Shard {
                 format!("client identifier longer than {} bytes", limits.max_clientid_len),
             ));
         }
-        if let Some(will) = &connect.will {
-            if will.qos > limits.max_qos_allowed {
-                return Some(Closing::new(ReasonCode::QoSNotSupported));
-            }
-            if will.retain && !limits.retain_available {
-                return Some(Closing::new(ReasonCode::RetainNotSupported));
-            }
-            if topic::levels(&will.topic) > usize::from(limits.max_topic_levels) {
-                return Some(Closing::because(
-                    ReasonCode::TopicNameInvalid,
-                    format!("will topic with more than {} levels", limits.max_topic_levels),
-                ));
-            }
-            if will.payload.len() > limits.max_payload_size as usize {
-                return Some(Closing::because(
-                    ReasonCode::QuotaExceeded,
-                    "will payload too large",
-                ));
-            }
+        if let Some(closing) = connect.will.as_ref().and_then(|will| will_refusal(will, limits)) {
+            return Some(closing);
         }
         let host = connect.peer.map(|peer| peer.ip());
         if self
@@ -368,4 +352,36 @@ fn is_safe(template: &str, rendered: &str) -> bool {
     !topic::has_wildcard(rendered)
         && topic::levels(template) == topic::levels(rendered)
         && !rendered.contains('\0')
+}
+
+/// What speaks against publishing this Will, so that its client hears of it while it can.
+fn will_refusal(will: &Will, limits: &MqttConfig) -> Option<Closing> {
+    if will.qos > limits.max_qos_allowed {
+        return Some(Closing::new(ReasonCode::QoSNotSupported));
+    }
+    if will.retain && !limits.retain_available {
+        return Some(Closing::new(ReasonCode::RetainNotSupported));
+    }
+    if topic::levels(&will.topic) > usize::from(limits.max_topic_levels) {
+        return Some(Closing::because(
+            ReasonCode::TopicNameInvalid,
+            format!("will topic with more than {} levels", limits.max_topic_levels),
+        ));
+    }
+    if will.payload.len() > limits.max_payload_size as usize {
+        return Some(Closing::because(
+            ReasonCode::QuotaExceeded,
+            "will payload too large",
+        ));
+    }
+    // §3.1.3.2.3
+    if Properties::from_validated(&will.properties).payload_is_utf8()
+        && std::str::from_utf8(&will.payload).is_err()
+    {
+        return Some(Closing::because(
+            ReasonCode::PayloadFormatInvalid,
+            "will payload is not UTF-8",
+        ));
+    }
+    None
 }

@@ -1,6 +1,6 @@
 //! Wills (§3.1.2.5): published unless the client says goodbye.
 
-use broker_core::ReasonCode;
+use broker_core::{PropertiesBuilder, Property, ReasonCode};
 use mqtt::codec::{Connect, Disconnect, Packet, Will};
 
 use crate::net::*;
@@ -206,5 +206,27 @@ fn one_that_the_server_cannot_publish_is_refused_with_the_connection() {
         // [MQTT-3.2.2-12], [MQTT-3.2.2-13]
         assert_eq!(net.connack(client).reason, reason);
         net.expect_closed(client);
+    }
+}
+
+/// §3.1.3.2.3: who declares text sends text, in a Will as in a PUBLISH.
+#[test]
+fn one_that_is_not_the_text_it_says_is_refused_with_the_connection() {
+    let mut properties = PropertiesBuilder::new();
+    properties.push(Property::PayloadFormat(true));
+    let properties = properties.as_properties();
+    for (payload, reason) in [
+        (&b"\xc3\xa9"[..], ReasonCode::Success),
+        (b"\xc3", ReasonCode::PayloadFormatInvalid),
+    ] {
+        let mut net = Net::new();
+        let mut connect = Connect::new(V5, "a");
+        connect.will = Some(Will {
+            properties: properties.encoded().into(),
+            ..Will::new("will", payload)
+        });
+        let client = net.dial(connect);
+        assert_eq!(net.connack(client).reason, reason);
+        assert_eq!(net.node.closed(client.link).is_some(), reason.is_error());
     }
 }
