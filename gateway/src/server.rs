@@ -26,6 +26,7 @@ pub fn run(sources: &Sources) -> ExitCode {
         }
     };
     telemetry::install(loaded.settings.log);
+    end_with_a_worker();
     match serve(sources, &loaded.settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -73,6 +74,22 @@ fn serve(sources: &Sources, settings: &Settings) -> Result<(), StartError> {
     tracing::info!("shutting down");
     node.shutdown();
     Ok(())
+}
+
+/// A worker that panics takes its shard with it, and the others would wait for its answers for ever. So the process
+/// ends, and whoever supervises it starts it again.
+fn end_with_a_worker() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        if std::thread::current()
+            .name()
+            .is_some_and(|name| name.starts_with("worker-"))
+        {
+            eprintln!("tidegate: a worker has panicked; the process ends");
+            std::process::abort();
+        }
+    }));
 }
 
 fn announce(node: &Node, settings: &Settings) -> io::Result<()> {
