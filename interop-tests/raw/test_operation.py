@@ -304,7 +304,7 @@ class Redirect(OperationCase):
 class Users(OperationCase):
     """Who is let in, and may do everything or nothing."""
 
-    settings = {"allow_anonymous": "false", "authorization.no_match": "deny"}
+    settings = {"allow_anonymous": "false", "authorization.no_match": "deny", "log.level": "info"}
     acl = '{allow, {username, "ann"}, all, ["ann/#"]}.\n'
 
     @classmethod
@@ -341,8 +341,10 @@ class Users(OperationCase):
 
     def test_nobody_else(self) -> None:
         for version, refused in ((V31, {4, 5}), (V311, {4, 5}), (V5, {0x86, 0x87})):
-            for options in ({}, {"username": "ann"}, {"username": "eve", "password": b"ann"}):
+            for options in ({}, {"username": "ann"}, {"username": "eve", "password": b"secret"}):
                 self.assertIn(self.answer(version, "ann", **options).code, refused)
+        log = self.broker.await_log("client ann, user eve")
+        self.assertNotIn("secret", log)
 
 
 class UsersByClientId(OperationCase):

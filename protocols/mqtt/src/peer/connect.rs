@@ -131,6 +131,7 @@ impl Peer {
             topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
             session_expiry_interval,
             method: properties.authentication_method.map(str::to_owned),
+            who: who(connect),
         }
     }
 
@@ -220,10 +221,14 @@ impl Peer {
         connack.properties.server_reference = closing.server_reference.as_deref();
         let packet = Packet::ConnAck(Box::new(connack));
         put_within(effects, admission.version, admission.max_packet_size, &packet);
-        let detail = match &closing.text {
-            Some(text) => format!("{}: {text}", closing.reason.text()),
-            None => closing.reason.text().to_owned(),
-        };
+        let mut detail = closing.reason.text().to_owned();
+        for part in [closing.text.as_deref(), Some(&*admission.who)]
+            .into_iter()
+            .flatten()
+        {
+            detail.push_str(": ");
+            detail.push_str(part);
+        }
         self.close("refused", detail, effects);
     }
 
@@ -263,6 +268,17 @@ impl Peer {
                 effects.requests.push(Request::Auth(Box::new(request(""))));
             }
         }
+    }
+}
+
+/// Who a client says it is, for the log line that tells of its refusal; long names are cut.
+fn who(connect: &codec::Connect<'_>) -> Box<str> {
+    const CHARS_MAX: usize = 64;
+    let cut = |name: &str| name.chars().take(CHARS_MAX).collect::<String>();
+    let client = cut(connect.client_id);
+    match connect.username {
+        Some(user) => format!("client {client}, user {}", cut(user)).into(),
+        None => format!("client {client}").into(),
     }
 }
 

@@ -69,6 +69,8 @@ struct Admission {
     topic_alias_maximum: u16,
     session_expiry_interval: u32,
     method: Option<String>,
+    /// For the log, if it is refused.
+    who: Box<str>,
 }
 
 /// An admitted client.
