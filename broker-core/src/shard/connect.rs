@@ -321,7 +321,8 @@ fn identify(connecting: &mut Connecting, grant: &Grant) -> Result<ClientInfo, Cl
         connection: Arc::clone(&connect.connection),
         certificate: connect.certificate.clone(),
         attributes: grant.attributes.clone(),
-        mountpoint: "".into(),
+        // A template that is empty is its own expansion, shared by all clients of the listener.
+        mountpoint: Arc::clone(&connect.mountpoint),
         is_superuser: grant.is_superuser,
     };
     if !connect.mountpoint.is_empty() {
