@@ -85,8 +85,8 @@ impl RetainedStore {
     /// Appends to `out` the messages whose topics match the valid filter, in byte order of the topics, starting
     /// behind the topic `after`.
     ///
-    /// Ends after `limit` messages, or after looking at `scan_limit` topics (each at least 1; a seek counts as a
-    /// topic). Parts of the store that cannot match are skipped by seeking: what does not start like the filter up
+    /// Ends after `limit` messages, or after looking at `budget` topics (each at least 1; a seek counts as a topic);
+    /// what it used is taken off the budget. Parts of the store that cannot match are skipped by seeking: what does not start like the filter up
     /// to its first wildcard, and below each value of a `+` what does not go on like the filter.
     ///
     /// Messages may come and go between pages. A page may hold messages that have expired and still wait for
@@ -96,12 +96,11 @@ impl RetainedStore {
         filter: &str,
         after: Option<&str>,
         limit: usize,
-        scan_limit: usize,
+        budget: &mut usize,
         out: &mut Vec<Message>,
     ) -> Page {
         let pattern = Pattern::new(filter);
         let full = out.len().saturating_add(limit.max(1));
-        let mut scanned = 0;
         let mut messages = self.starting(match after {
             Some(after) if after.as_bytes() >= pattern.prefix() => Excluded(after.as_bytes()),
             _ => Included(pattern.prefix()),
@@ -110,7 +109,7 @@ impl RetainedStore {
         let mut next = messages.next();
         while let Some(message) = next {
             let topic = message.topic_bytes();
-            scanned += 1;
+            *budget = budget.saturating_sub(1);
             let verdict = pattern.judge(topic, &mut target);
             next = match verdict {
                 Verdict::End => return Page::Done,
@@ -119,13 +118,13 @@ impl RetainedStore {
             if verdict == Verdict::Match {
                 out.push(message.clone());
             }
-            if next.is_some() && (out.len() >= full || scanned >= scan_limit) {
+            if next.is_some() && (out.len() >= full || *budget == 0) {
                 return Page::More(message.topic().to_owned());
             }
             // Mostly the successor already is the target or behind it: a look at it is cheaper than a seek.
             let seek = verdict == Verdict::Seek && next.is_some_and(|next| *next.topic_bytes() < *target);
             if seek {
-                scanned += 1;
+                *budget = budget.saturating_sub(1);
                 messages = self.starting(Included(&target));
                 next = messages.next();
             }

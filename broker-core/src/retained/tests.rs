@@ -74,7 +74,7 @@ proptest! {
         let (mut out, mut after) = (Vec::new(), None);
         loop {
             let before = out.len();
-            let page = store.page(&filter, after.as_deref(), limit, scan_limit, &mut out);
+            let page = store.page(&filter, after.as_deref(), limit, &mut { scan_limit }, &mut out);
             prop_assert!(out.len() - before <= limit.max(1).min(scan_limit.max(1)));
             match page {
                 Page::Done => break,
@@ -149,7 +149,7 @@ fn large() -> RetainedStore {
 fn work(store: &RetainedStore, filter: &str) -> (usize, usize) {
     let (mut out, mut after) = (Vec::new(), None);
     let mut pages = 1;
-    while let Page::More(topic) = store.page(filter, after.as_deref(), 1, 1, &mut out) {
+    while let Page::More(topic) = store.page(filter, after.as_deref(), 1, &mut 1, &mut out) {
         after = Some(topic);
         pages += 1;
     }
@@ -174,7 +174,7 @@ fn a_scan_seeks_over_what_cannot_match() {
         ("$SYS/#", 0, 2),
     ] {
         out.clear();
-        let page = store.page(filter, None, usize::MAX, most_scanned, &mut out);
+        let page = store.page(filter, None, usize::MAX, &mut { most_scanned }, &mut out);
         assert_eq!((page, out.len()), (Page::Done, found), "{filter}");
     }
 }
@@ -197,11 +197,11 @@ fn a_page_goes_on_behind_a_topic_that_has_gone() {
     }
     let mut out = Vec::new();
     assert_eq!(
-        store.page("a/+", None, 1, 10, &mut out),
+        store.page("a/+", None, 1, &mut 10, &mut out),
         Page::More("a/1".to_owned())
     );
     store.remove("a/1");
     store.remove("a/2");
-    assert_eq!(store.page("a/+", Some("a/1"), 1, 10, &mut out), Page::Done);
+    assert_eq!(store.page("a/+", Some("a/1"), 1, &mut 10, &mut out), Page::Done);
     assert_eq!(names(&out), ["a/1", "a/3"]);
 }

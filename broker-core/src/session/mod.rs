@@ -4,7 +4,7 @@ mod outgoing;
 mod replay;
 mod subscriptions;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     ClientId, ClientInfo, Connect, LinkId, PacketId, Timestamp, Will,
@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(crate) use outgoing::{Acked, Outgoing, Queued, Sending, SharedTarget};
-pub(crate) use replay::Replay;
+pub(crate) use replay::{Replay, Replays};
 pub(crate) use subscriptions::{Kind, Subscription, Subscriptions};
 
 /// Position of a session in its shard. Reused after the session has ended.
@@ -31,8 +31,7 @@ pub(crate) struct Session {
     /// QoS 2 messages received and not yet released.
     pub(crate) awaiting_rel: Vec<PacketId>,
     pub(crate) will: Option<Box<Will>>,
-    /// In the order of their numbers.
-    pub(crate) replays: VecDeque<Replay>,
+    pub(crate) replays: Replays,
     pub(crate) authorization_cache: AuthorizationCache,
     /// Admission ends here (an expiring token); `NEVER` otherwise.
     pub(crate) admitted_until: Timestamp,

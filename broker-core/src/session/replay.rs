@@ -1,8 +1,65 @@
 //! Retained messages on their way to one new subscription, fetched and sent in slices.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeMap, VecDeque, btree_map},
+    sync::Arc,
+};
 
 use crate::{Message, SubscribeOptions, SubscriptionIds, Timestamp};
+
+/// The replays of one session, in the order in which they began; one per filter.
+#[derive(Debug, Default)]
+pub(crate) struct Replays {
+    by_number: BTreeMap<u64, Replay>,
+    numbers: BTreeMap<Arc<str>, u64>,
+}
+
+impl Replays {
+    /// Only so many of the oldest have asked for anything, or have anything fetched.
+    pub(crate) const ASKING: usize = 64;
+
+    /// Adds one behind the others. There must be none of its filter.
+    pub(crate) fn push(&mut self, replay: Replay) {
+        self.numbers.insert(Arc::clone(&replay.filter), replay.number);
+        self.by_number.insert(replay.number, replay);
+    }
+
+    /// Takes out that of a filter.
+    pub(crate) fn remove(&mut self, filter: &str) -> Option<Replay> {
+        let number = self.numbers.remove(filter)?;
+        self.by_number.remove(&number)
+    }
+
+    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Replay> {
+        self.by_number.get_mut(&number)
+    }
+
+    /// The oldest: the one that sends.
+    pub(crate) fn first_mut(&mut self) -> Option<&mut Replay> {
+        self.by_number
+            .first_entry()
+            .map(btree_map::OccupiedEntry::into_mut)
+    }
+
+    pub(crate) fn pop_first(&mut self) -> Option<Replay> {
+        let (_, replay) = self.by_number.pop_first()?;
+        self.numbers.remove(&replay.filter);
+        Some(replay)
+    }
+
+    /// Those that may have asked for something.
+    pub(crate) fn asking(&mut self) -> impl Iterator<Item = &mut Replay> {
+        self.by_number.values_mut().take(Replays::ASKING)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Replay> {
+        self.by_number.values()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_number.len()
+    }
+}
 
 /// The retained messages that one subscription still gets.
 ///
@@ -15,7 +72,7 @@ pub(crate) struct Replay {
     /// Names this replay in the questions to the stores.
     pub(crate) number: u64,
     /// The filter, with the client's mountpoint.
-    pub(crate) filter: Box<str>,
+    pub(crate) filter: Arc<str>,
     /// The subscription stands since then: what is published later reaches it as it is published.
     pub(crate) since: Timestamp,
     pub(crate) options: SubscribeOptions,

@@ -60,7 +60,7 @@ pub(super) enum ShardMessage {
     /// Asks for a slice of the retained messages that the receiver keeps.
     RetainedQuery {
         replay: u64,
-        filter: Box<str>,
+        filter: Arc<str>,
         after: Option<String>,
     },
     RetainedPage {

@@ -1,7 +1,6 @@
 //! CONNECT: from a client that asks to be admitted to a session with a connection.
 
 use std::{
-    collections::VecDeque,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
@@ -10,7 +9,7 @@ use crate::{
     AuthData, ClientId, ClientInfo, Closing, Connect, Connected, Event, LinkId, MqttConfig, Properties,
     ReasonCode, Timestamp, Will,
     admission::{AuthorizationCache, ExchangeState, Grant, Template},
-    session::{Exchange, Outgoing, Presence, Session, SessionKey, Subscriptions},
+    session::{Exchange, Outgoing, Presence, Replays, Session, SessionKey, Subscriptions},
     topic,
 };
 
@@ -281,7 +280,7 @@ impl Shard {
             outgoing: Outgoing::new(terms.window),
             awaiting_rel: Vec::new(),
             will: None,
-            replays: VecDeque::new(),
+            replays: Replays::default(),
             authorization_cache: AuthorizationCache::default(),
             admitted_until: Timestamp::NEVER,
             exchange: None,

@@ -16,7 +16,7 @@ impl Shard {
     pub(super) fn deliver(&mut self, now: Timestamp, key: SessionKey, item: Queued) {
         let session = &mut *self.sessions[key.0 as usize];
         if item.message.retain() {
-            for replay in &mut session.replays {
+            for replay in session.replays.asking() {
                 replay.overtake(item.message.topic());
             }
         }

@@ -126,7 +126,7 @@ impl Shard {
 
         self.metrics.session_terminated.inc();
         let session = self.sessions.remove(key.0 as usize);
-        for replay in &session.replays {
+        for replay in session.replays.iter() {
             self.replays.remove(&replay.number);
         }
         self.by_client.remove(&session.client.client_id);

@@ -51,6 +51,7 @@ pub use census::Census;
 use connect::Connecting;
 use delayed::Delayed;
 use publish::Receiver;
+use retain::Lookups;
 use route::Route;
 pub use route::SHARDS_MAX;
 use subscribe::Operation;
@@ -117,6 +118,7 @@ pub struct Shard {
     operations: FastMap<u64, Operation>,
     /// Whose retained messages are on their way.
     replays: FastMap<u64, SessionKey>,
+    lookups: Lookups,
     /// Sessions that have more to send than one slice.
     ready: VecDeque<SessionKey>,
     timers: TimerQueue<Timer>,
@@ -199,6 +201,7 @@ impl Shard {
             exclusive: HashMap::default(),
             operations: FastMap::default(),
             replays: FastMap::default(),
+            lookups: Lookups::default(),
             ready: VecDeque::new(),
             timers: TimerQueue::new(),
             timeouts: 0,

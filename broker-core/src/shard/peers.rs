@@ -2,7 +2,7 @@
 
 use crate::{ShardId, Timestamp};
 
-use super::{RouteChange, Shard, ShardMessage, route::Member};
+use super::{RouteChange, Shard, ShardMessage, retain::Lookup, route::Member};
 
 impl Shard {
     pub(super) fn handle_message(&mut self, now: Timestamp, from: ShardId, message: ShardMessage) {
@@ -18,15 +18,12 @@ impl Shard {
                 filter,
                 after,
             } => {
-                let (messages, next) = self.retained_page(&filter, after.as_deref());
-                self.outbound.push(
-                    from,
-                    ShardMessage::RetainedPage {
-                        replay,
-                        messages,
-                        next,
-                    },
-                );
+                self.look_up(Lookup {
+                    asker: from,
+                    replay,
+                    filter,
+                    after,
+                });
             }
             ShardMessage::RetainedPage {
                 replay,

@@ -1,9 +1,11 @@
 //! Retained messages (§3.3.1.3). Each is kept by the shard that its topic hashes to.
 
+use std::{collections::VecDeque, sync::Arc};
+
 use crate::{
     Message, RetainHandling, ShardId, SubscribeOptions, SubscriptionIds, Timestamp,
     retained::Page,
-    session::{Presence, Queued, Replay, Sending, SessionKey},
+    session::{Presence, Queued, Replay, Replays, Sending, SessionKey},
     topic,
 };
 
@@ -11,11 +13,43 @@ use super::{Shard, ShardMessage, publish::effective_qos};
 
 /// Topics looked at for one slice of a replay.
 const SCAN: usize = 4096;
+/// Topics looked at in one turn: some milliseconds.
+const SCAN_TURN: usize = 16_384;
+/// Questions of other shards that wait for their turn; one beyond is answered at once, so that who asks too much waits.
+const LOOKUPS_MAX: usize = 1024;
 /// Expired messages removed in one go.
 const EXPIRE_SLICE: usize = 1024;
-/// Replays of one session that ask before it is their turn, so that thousands of subscriptions do not wait for one
-/// another's answers.
-const ASK_AHEAD: usize = 64;
+
+/// A slice of the retained messages of this shard that somebody waits for.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    pub(super) asker: ShardId,
+    pub(super) replay: u64,
+    pub(super) filter: Arc<str>,
+    pub(super) after: Option<String>,
+}
+
+/// Looking through the retained messages for filters that match few of them takes long: per turn of the worker only
+/// so many topics are looked at, and whoever asks for more waits in this queue.
+#[derive(Debug, Default)]
+pub(super) struct Lookups {
+    waiting: VecDeque<Lookup>,
+    /// Topics that may still be looked at in the turn that began then.
+    budget: usize,
+    turn: Timestamp,
+}
+
+impl Lookups {
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// A turn begins.
+    pub(super) fn refill(&mut self, now: Timestamp) {
+        self.budget = SCAN_TURN;
+        self.turn = now;
+    }
+}
 
 impl Shard {
     /// Stores the message under its topic, or with an empty payload forgets the topic [MQTT-3.3.1-6].
@@ -74,14 +108,11 @@ impl Shard {
         } else {
             vec![(self.keeper(filter), None)]
         };
-        if !is_new {
-            // The same subscription made anew starts over.
-            self.stop_replay(key, filter);
-        }
+        // The same subscription made anew starts over.
+        self.stop_replay(key, filter);
         self.replays.insert(number, key);
         let replays = &mut self.session_mut(key).replays;
-        let at = replays.len();
-        replays.push_back(Replay {
+        replays.push(Replay {
             number,
             filter: filter.into(),
             since,
@@ -89,12 +120,12 @@ impl Shard {
             subscription_ids: id.into_iter().collect::<SubscriptionIds>(),
             sources,
             asked: false,
-            page: std::collections::VecDeque::new(),
+            page: VecDeque::new(),
             overtaken: Vec::new(),
             stale: false,
         });
-        if at < ASK_AHEAD {
-            self.ask_page(key, at);
+        if replays.len() <= Replays::ASKING {
+            self.ask_page(key, number);
         }
         if self.ready.back() != Some(&key) {
             self.ready.push_back(key);
@@ -103,14 +134,11 @@ impl Shard {
 
     /// Ends the replay of a subscription, if there is one.
     pub(super) fn stop_replay(&mut self, key: SessionKey, filter: &str) {
-        let (replays, numbers) = (&mut self.sessions[key.0 as usize].replays, &mut self.replays);
-        replays.retain(|replay| {
-            let is_kept = *replay.filter != *filter;
-            if !is_kept {
-                numbers.remove(&replay.number);
-            }
-            is_kept
-        });
+        if let Some(replay) = self.session_mut(key).replays.remove(filter) {
+            self.replays.remove(&replay.number);
+            // Another one has come up among those that ask.
+            self.ask_ahead(key);
+        }
     }
 
     /// Sends retained messages while nothing else waits, and asks for more when a slice is used up.
@@ -126,7 +154,7 @@ impl Shard {
             else {
                 return;
             };
-            let Some(replay) = session.replays.front_mut() else {
+            let Some(replay) = session.replays.first_mut() else {
                 return;
             };
             if let Some(message) = replay.page.front() {
@@ -166,73 +194,124 @@ impl Shard {
             }
             if replay.is_done() {
                 let number = replay.number;
-                session.replays.pop_front();
+                session.replays.pop_first();
                 self.replays.remove(&number);
-                if session.replays.get(ASK_AHEAD - 1).is_some_and(Replay::is_idle) {
-                    self.ask_page(key, ASK_AHEAD - 1);
-                }
+                self.ask_ahead(key);
             } else if replay.asked {
                 return;
             } else {
-                self.ask_page(key, 0);
+                let number = replay.number;
+                self.ask_page(key, number);
             }
         }
         self.ready.push_back(key);
     }
 
-    /// Asks for the next slice of the replay at this place: of this shard's own store until there is something or its
-    /// end, else of another shard.
-    fn ask_page(&mut self, key: SessionKey, at: usize) {
-        let own = self.id;
-        loop {
-            let Some(replay) = self.sessions[key.0 as usize].replays.get_mut(at) else {
-                return;
-            };
-            let (true, Some((shard, after))) = (replay.is_idle(), replay.sources.last().cloned()) else {
-                return;
-            };
-            replay.asked = true;
-            let (number, filter) = (replay.number, replay.filter.clone());
-            if shard != own {
-                let query = ShardMessage::RetainedQuery {
-                    replay: number,
-                    filter,
-                    after,
-                };
-                return self.outbound.push(shard, query);
-            }
-            let (messages, next) = self.retained_page(&filter, after.as_deref());
-            if let Some(replay) = self.sessions[key.0 as usize].replays.get_mut(at) {
-                replay.fill(messages, next);
-            }
+    /// The last of the replays that may ask has its turn to do so.
+    fn ask_ahead(&mut self, key: SessionKey) {
+        let last = self.session_mut(key).replays.asking().nth(Replays::ASKING - 1);
+        if let Some(number) = last.map(|replay| replay.number) {
+            self.ask_page(key, number);
         }
     }
 
-    /// A slice of what this shard keeps, and where to go on.
-    pub(super) fn retained_page(&self, filter: &str, after: Option<&str>) -> (Vec<Message>, Option<String>) {
-        let mut messages = Vec::new();
-        match self
-            .retained
-            .page(filter, after, Replay::PAGE, SCAN, &mut messages)
-        {
-            Page::Done => (messages, None),
-            Page::More(topic) => (messages, Some(topic)),
+    /// Asks for the next slice of a replay that has nothing left, of the shard where it goes on.
+    fn ask_page(&mut self, key: SessionKey, number: u64) {
+        let Some(replay) = self.sessions[key.0 as usize].replays.get_mut(number) else {
+            return;
+        };
+        let (true, Some((shard, after))) = (replay.is_idle(), replay.sources.last().cloned()) else {
+            return;
+        };
+        replay.asked = true;
+        let filter = Arc::clone(&replay.filter);
+        if shard == self.id {
+            return self.look_up(Lookup {
+                asker: shard,
+                replay: number,
+                filter,
+                after,
+            });
+        }
+        let query = ShardMessage::RetainedQuery {
+            replay: number,
+            filter,
+            after,
+        };
+        self.outbound.push(shard, query);
+    }
+
+    /// Answers a question about what this shard keeps, at once or when others have had their turn.
+    pub(super) fn look_up(&mut self, lookup: Lookup) {
+        if self.lookups.turn < self.now {
+            self.lookups.refill(self.now);
+        }
+        let is_in_turn = self.lookups.waiting.is_empty() && self.lookups.budget > 0;
+        // Those of this shard are bounded by its sessions.
+        if is_in_turn || (lookup.asker != self.id && self.lookups.waiting.len() >= LOOKUPS_MAX) {
+            self.answer(lookup);
+        } else {
+            self.lookups.waiting.push_back(lookup);
         }
     }
 
-    /// A slice has come from another shard; its session may be gone, or have begun anew.
+    /// Answers a question that has waited. False if there is none, or if enough topics were looked at in this turn.
+    pub(super) fn next_lookup(&mut self) -> bool {
+        if self.lookups.budget == 0 {
+            return false;
+        }
+        let next = self.lookups.waiting.pop_front();
+        next.map(|lookup| self.answer(lookup)).is_some()
+    }
+
+    fn answer(&mut self, lookup: Lookup) {
+        let Lookup {
+            asker,
+            replay,
+            filter,
+            after,
+        } = lookup;
+        if asker == self.id && !self.replays.contains_key(&replay) {
+            return;
+        }
+        let (mut messages, mut budget) = (Vec::new(), SCAN);
+        let page = self.retained.page(
+            &filter,
+            after.as_deref(),
+            Replay::PAGE,
+            &mut budget,
+            &mut messages,
+        );
+        self.lookups.budget = self.lookups.budget.saturating_sub((SCAN - budget).max(1));
+        let next = match page {
+            Page::Done => None,
+            Page::More(topic) => Some(topic),
+        };
+        if asker == self.id {
+            return self.fill_replay(replay, messages, next);
+        }
+        let page = ShardMessage::RetainedPage {
+            replay,
+            messages,
+            next,
+        };
+        self.outbound.push(asker, page);
+    }
+
+    /// A slice has come; its session may be gone, or have begun anew.
     pub(super) fn fill_replay(&mut self, number: u64, messages: Vec<Message>, next: Option<String>) {
         let Some(&key) = self.replays.get(&number) else {
             return;
         };
         let replays = &mut self.sessions[key.0 as usize].replays;
-        let Ok(at) = replays.binary_search_by_key(&number, |replay| replay.number) else {
+        let Some(replay) = replays.get_mut(number) else {
             return;
         };
-        replays[at].fill(messages, next);
-        self.ask_page(key, at);
+        replay.fill(messages, next);
         // Only the first replay of a session sends.
-        if at == 0 && self.ready.back() != Some(&key) {
+        let sends = replays.first_mut().is_some_and(|first| first.number == number);
+        self.ask_page(key, number);
+        if sends && self.ready.back() != Some(&key) {
             self.ready.push_back(key);
         }
     }

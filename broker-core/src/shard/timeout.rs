@@ -18,6 +18,7 @@ enum Due {
     Timer,
     Delayed,
     Retained,
+    Lookup,
 }
 
 impl Shard {
@@ -30,6 +31,7 @@ impl Shard {
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.now = now;
         self.timeouts = SLICE;
+        self.lookups.refill(now);
     }
 
     /// The earliest deadline. The stores of messages know theirs, so that a message that goes early leaves no timer.
@@ -37,7 +39,8 @@ impl Shard {
         let timer = self.timers.next().map(|at| (at, Due::Timer));
         let delayed = self.delayed.next().map(|at| (coarse(at), Due::Delayed));
         let retained = self.retained.next_expiry().map(|at| (coarse(at), Due::Retained));
-        [timer, delayed, retained].into_iter().flatten().min()
+        let lookup = self.lookups.is_waiting().then_some((self.now, Due::Lookup));
+        [timer, delayed, retained, lookup].into_iter().flatten().min()
     }
 
     /// Acts on one deadline that has passed. False if there is none, or if enough was done in this turn.
@@ -58,6 +61,11 @@ impl Shard {
             },
             Due::Delayed => self.delayed_due(now),
             Due::Retained => self.retained_due(now),
+            Due::Lookup if !self.next_lookup() => {
+                self.timeouts = 0;
+                return false;
+            }
+            Due::Lookup => {}
         }
         self.apply_effects(now);
         true

@@ -1,9 +1,155 @@
-//! Clients that ask for as much as the protocol lets them.
+//! Clients that ask for as much as the protocol lets them. Sizes are such that work which grows with the square of a
+//! packet's length would not end in the time that a test has.
 
-use mqtt::codec::{Packet, Publish};
+use broker_core::Timestamp;
+use mqtt::codec::{Connect, Packet, Publish};
 use testkit::Node;
 
 use crate::net::*;
+
+/// As many short filters as fit into one SUBSCRIBE of less than a megabyte.
+const MANY: usize = 60_000;
+
+fn take_all(net: &mut Net, clients: &[Client]) {
+    for &client in clients {
+        net.take(client);
+    }
+}
+
+fn subscribe_all<'a>(net: &mut Net, client: Client, filters: impl Iterator<Item = &'a String>) {
+    let filters: Vec<_> = filters.map(|filter| sub(filter, Q1)).collect();
+    net.send(client, subscribe(1, &filters));
+}
+
+fn filters(count: usize, name: impl Fn(usize) -> String) -> Vec<String> {
+    (0..count).map(name).collect()
+}
+
+#[test]
+fn subscriptions_come_and_go_in_any_order() {
+    let mut net = Net::with_shards(2, |_| {});
+    let names = filters(MANY, |n| format!("t/{n}"));
+    let up = net.client(V5, "up");
+    subscribe_all(&mut net, up, names.iter());
+    let down = net.client(V5, "down");
+    subscribe_all(&mut net, down, names.iter().rev());
+    take_all(&mut net, &[up, down]);
+    net.disconnect(up);
+    net.disconnect(down);
+    assert_eq!(net.node.shard(0).census().filters, 0);
+    assert_eq!(net.node.shard(1).census().filters, 0);
+}
+
+#[test]
+fn one_filter_may_have_many_groups() {
+    let mut net = Net::with_shards(2, |_| {});
+    let names = filters(MANY, |n| format!("$share/{n}/t"));
+    let client = net.connect(kept(V5, "c"));
+    subscribe_all(&mut net, client, names.iter());
+    take_all(&mut net, &[client]);
+    net.cut(client);
+    let client = net.resume(kept(V5, "c"));
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    net.send(client, unsubscribe(2, &names));
+    take_all(&mut net, &[client]);
+    assert_eq!(net.node.shard(0).census().filters, 0);
+    assert_eq!(net.node.shard(1).census().filters, 0);
+}
+
+#[test]
+fn a_session_in_many_groups_leaves_what_waits_to_others_at_once() {
+    let mut net = Net::new();
+    let names = filters(MANY, |n| format!("$share/g/{n}"));
+    let mut connect = kept(V5, "a");
+    connect.properties.receive_maximum = std::num::NonZeroU16::new(1);
+    let first = net.connect(connect);
+    subscribe_all(&mut net, first, names.iter());
+    let writer = net.client(V4, "w");
+    for at in 0..1000 {
+        net.send(writer, Packet::Publish(acked(&at.to_string(), "x", Q1, at + 1)));
+    }
+    let second = net.client(V5, "b");
+    subscribe_all(&mut net, second, names.iter());
+    take_all(&mut net, &[first, writer, second]);
+    net.cut(first);
+    let mut count = 0;
+    loop {
+        let publishes = net.publishes(second);
+        if publishes.is_empty() {
+            break;
+        }
+        count += publishes.len();
+        for publish in publishes {
+            net.send(second, puback(publish.packet_id.expect("QoS 1").get()));
+        }
+    }
+    assert_eq!(count, 1000);
+}
+
+/// The client's window is closed, so nothing of what is retained goes out, and it subscribes again and again.
+#[test]
+fn subscribing_again_while_retained_messages_wait() {
+    let mut net = Net::new();
+    let writer = net.client(V4, "w");
+    for at in 1..=2 {
+        let topic = format!("a/{at}");
+        net.send(writer, Packet::Publish(retained(acked(&topic, "x", Q1, at))));
+    }
+    let mut connect = Connect::new(V5, "c");
+    connect.properties.receive_maximum = std::num::NonZeroU16::new(1);
+    let client = net.connect(connect);
+    net.send(client, subscribe(1, &[sub("a/+", Q1)]));
+    let names = filters(MANY, |n| format!("b/{n}"));
+    for _ in 0..3 {
+        subscribe_all(&mut net, client, names.iter());
+        take_all(&mut net, &[writer, client]);
+    }
+    let plain = names.iter().map(String::as_str).collect::<Vec<_>>();
+    assert_eq!(net.node.shard(0).census().replays, 1 + MANY);
+    net.send(client, unsubscribe(2, &plain));
+    assert_eq!(net.node.shard(0).census().replays, 1);
+    take_all(&mut net, &[client]);
+    net.send(client, puback(1));
+    assert_eq!(net.publishes(client).len(), 1);
+    net.send(client, puback(2));
+    assert_eq!(net.node.shard(0).census().replays, 0);
+}
+
+/// Work is due on some shard.
+fn is_busy(net: &Net, shards: u16) -> bool {
+    let now: Timestamp = net.node.now();
+    (0..shards).any(|at| net.node.shard(at).poll_timeout().is_some_and(|due| due <= now))
+}
+
+/// Filters that match nothing, in a store that has to be looked through for each.
+#[test]
+fn a_search_in_vain_lets_others_have_their_turn() {
+    for shards in [1, 2] {
+        let mut net = Net::with_shards(shards, |_| {});
+        let writer = net.client(V4, "w");
+        for at in 0..20_000 {
+            net.send(
+                writer,
+                Packet::Publish(retained(message(&format!("{at}/x"), "x"))),
+            );
+        }
+        net.send(writer, Packet::Publish(retained(message("last", "x"))));
+        let client = net.client(V4, "c");
+        let names = filters(20, |n| format!("+/{n}/#"));
+        subscribe_all(&mut net, client, names.iter().chain(&["last".to_owned()]));
+        assert!(is_busy(&net, shards), "the shard has done all of it in one go");
+        assert_eq!(net.take(client).len(), 1);
+        let mut turns = 0;
+        while net.node.output_len(client.link) == 0 {
+            net.pass_ms(1);
+            turns += 1;
+            assert!(turns < 1000);
+        }
+        assert_eq!(net.publishes(client), [retained(message("last", "x"))]);
+        assert!(!is_busy(&net, shards));
+        assert_eq!(net.node.shard(0).census().replays, 0);
+    }
+}
 
 fn large(topic: &str) -> Publish<'_> {
     Publish::new(topic, &[0; 1000])
