@@ -48,6 +48,8 @@ fn a_new_hash_fits_its_password_only_and_depends_on_the_salt() {
         let stored = StoredHash::parse(&hash).unwrap();
         assert!(stored.verify(b"pass\0word") && !stored.verify(b"pass"));
         assert_ne!(hash, hash_password(algorithm, b"pass\0word", &other).unwrap());
+        // Smaller than what the thread keeps of the one before.
+        assert!(StoredHash::parse(ARGON2ID).unwrap().verify(b"password"));
     }
     let long = [b'x'; 72];
     assert_eq!(
