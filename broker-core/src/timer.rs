@@ -62,6 +62,17 @@ impl<K: Copy + Ord> TimerQueue<K> {
         Some(key)
     }
 
+    /// Forgets the entries that `keep` denies, given the time at which each fires, and makes one of equal ones. Looks at
+    /// all of them: for a queue of which most entries stand for nothing any more.
+    pub fn retain(&mut self, mut keep: impl FnMut(Timestamp, K) -> bool) {
+        let mut entries = std::mem::take(&mut self.heap).into_vec();
+        entries.retain(|&Reverse((slot, key))| keep(slot_time(slot), key));
+        entries.sort_unstable();
+        entries.dedup();
+        entries.shrink_to(SHRINK_FROM.max(entries.len() * 2));
+        self.heap = entries.into();
+    }
+
     /// Entries armed and not yet popped.
     pub fn len(&self) -> usize {
         self.heap.len()
@@ -147,6 +158,17 @@ mod tests {
         (0..100_000_u64).for_each(|key| queue.arm(at(key), key));
         while queue.pop_due(at(100_000)).is_some() {}
         assert!(queue.heap.capacity() <= SHRINK_FROM);
+    }
+
+    #[test]
+    fn entries_can_be_forgotten() {
+        let mut queue = TimerQueue::new();
+        (0..10_000_u64).for_each(|key| queue.arm(at(key), key));
+        (0..10_000_u64).for_each(|key| queue.arm(at(key), key));
+        queue.retain(|fires, key| fires >= at(key) && key % 1000 == 7);
+        assert_eq!(queue.len(), 10);
+        assert!(queue.heap.capacity() <= SHRINK_FROM);
+        assert_eq!(queue.pop_due(at(64)), Some(7));
     }
 
     #[test]

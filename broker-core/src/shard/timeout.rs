@@ -12,6 +12,9 @@ use super::{Shard, Timer};
 /// Deadlines acted on before the worker has its turn again.
 const SLICE: usize = 1024;
 
+/// Timers of sessions that have ended, or that an earlier one has replaced, which are not worth being sought out.
+const STALE: usize = 1024;
+
 /// What is due.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
@@ -78,7 +81,22 @@ impl Shard {
         if at < session.armed {
             session.armed = at;
             self.timers.arm(at, Timer::Session(key));
+            self.forget_stale_timers();
         }
+    }
+
+    /// Sessions come and go faster than the times come at which they would have ended.
+    fn forget_stale_timers(&mut self) {
+        if self.timers.len() < 4 * self.sessions.len() + STALE {
+            return;
+        }
+        let sessions = &self.sessions;
+        self.timers.retain(|at, timer| match timer {
+            Timer::Session(key) => sessions
+                .get(key.0 as usize)
+                .is_some_and(|session| session.armed != Timestamp::NEVER && coarse(session.armed) == at),
+            Timer::Hooks => true,
+        });
     }
 
     fn session_due(&mut self, now: Timestamp, key: SessionKey) {
@@ -164,17 +182,34 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::{ClientInfo, MessageParts, ShardId, shard::ShardSettings};
+    use crate::{
+        ClientInfo, Connect, Disconnect, DisconnectCause, LinkId, MessageParts, Request, ShardId,
+        admission::{Admission, AuthenticationChain},
+        shard::{Common, ShardSettings},
+    };
+
+    fn shard() -> Shard {
+        let admission = Admission {
+            authentication: AuthenticationChain::new(true),
+            ..Admission::default()
+        };
+        Shard::new(ShardSettings {
+            id: ShardId(0),
+            shards: 1,
+            common: Arc::new(Common {
+                admission,
+                ..Common::default()
+            }),
+            seed: 1,
+        })
+    }
 
     #[test]
     fn a_topic_that_is_retained_anew_leaves_no_timers() {
-        let mut shard = Shard::new(ShardSettings {
-            id: ShardId(0),
-            shards: 1,
-            common: std::sync::Arc::default(),
-            seed: 1,
-        });
+        let mut shard = shard();
         let timers = shard.timers.len();
         for millis in 0..1000 {
             let now = Timestamp::from_millis(millis);
@@ -187,5 +222,45 @@ mod tests {
             shard.publish_internal(now, message).expect("no limit");
         }
         assert_eq!(shard.timers.len(), timers);
+    }
+
+    #[test]
+    fn a_client_that_comes_and_goes_leaves_few_timers() {
+        let mut shard = shard();
+        let now = Timestamp::from_millis(1000);
+        for link in (0..10 * STALE as u64).map(LinkId) {
+            let connect = Connect {
+                client_id: "c".to_owned(),
+                username: None,
+                password: None,
+                peer: None,
+                local: None,
+                connection: Arc::clone(&ClientInfo::system().connection),
+                certificate: None,
+                mountpoint: "".into(),
+                clean_start: true,
+                session_expiry_interval: 3600,
+                keep_alive: 0,
+                receive_maximum: 1,
+                auth: None,
+                will: None,
+                user_properties: Vec::new(),
+                is_bridge: false,
+            };
+            let disconnect = Disconnect {
+                cause: DisconnectCause::ConnectionLost,
+                session_expiry_interval: None,
+                user_properties: Vec::new(),
+            };
+            shard.handle(now, link, Request::Connect(Box::new(connect)));
+            shard.handle(now, link, Request::Disconnect(Box::new(disconnect)));
+            while shard.poll_output().is_some() {}
+        }
+        assert_eq!(shard.census().sessions, 1);
+        assert!(shard.timers.len() <= STALE + 8, "{}", shard.timers.len());
+        let end = now.after_secs(3600);
+        shard.handle_timeout(coarse(end));
+        assert!(shard.poll_output().is_none());
+        assert_eq!(shard.census().sessions, 0, "the timer that counts is still there");
     }
 }
