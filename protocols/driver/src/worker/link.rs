@@ -156,9 +156,10 @@ impl Link {
     }
 
     /// When the peer wants to be called; `NEVER` while it gets no call. A client whose input is not read because it
-    /// takes its output slowly is not silent: its sending has a deadline of its own.
+    /// takes its output slowly is not silent: its sending has a deadline of its own. Neither is one that waits for this
+    /// worker.
     pub(super) fn peer_deadline(&self, high_water: usize) -> Timestamp {
-        let is_held_back = self.read_paused && self.outbox.len() >= high_water;
+        let is_held_back = self.held_up || (self.read_paused && self.outbox.len() >= high_water);
         if self.state == State::Open && !is_held_back {
             self.peer.poll_timeout().unwrap_or(Timestamp::NEVER)
         } else {

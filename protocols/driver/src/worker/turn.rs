@@ -109,11 +109,15 @@ impl Worker {
 
     /// One turn; ready when the worker has ended.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.now = self.clock.now();
         self.counters.turns.add(1);
         let mut ready = std::mem::take(&mut self.ready_now);
         self.ready.take(&mut ready, context.waker());
-        self.take_mail();
+        let mut inbox = std::mem::take(&mut self.inbox);
+        self.mailbox.take(&mut inbox);
+        // After the mailbox: what other workers did before they sent it lies in the past of this turn.
+        self.now = self.clock.now();
+        self.work_off(&mut inbox);
+        self.inbox = inbox;
         for link in ready.drain(..) {
             self.poll_link(link);
         }
@@ -138,9 +142,7 @@ impl Worker {
         Poll::Pending
     }
 
-    fn take_mail(&mut self) {
-        let mut inbox = std::mem::take(&mut self.inbox);
-        self.mailbox.take(&mut inbox);
+    fn work_off(&mut self, inbox: &mut Inbox) {
         for (from, batch) in inbox.batches.drain(..) {
             self.counters.batches_received.add(1);
             self.shard.handle_batch(self.now, from, batch);
@@ -156,7 +158,6 @@ impl Worker {
             }
             self.drain_shard();
         }
-        self.inbox = inbox;
     }
 
     fn fire_timers(&mut self) {
@@ -198,6 +199,10 @@ impl Worker {
         if next < link.alarm {
             link.alarm = next;
             self.timers.push(next, id);
+            let links = &self.links;
+            self.timers.forget_stale(links.len(), |at, id| {
+                links.get(id).is_some_and(|link| link.alarm == at)
+            });
         }
     }
 
@@ -250,10 +255,11 @@ impl Worker {
             self.counters.mailbox_full_events.add(1);
         }
         if !self.is_held_up {
-            for id in self.held_up.drain(..) {
+            for id in std::mem::take(&mut self.held_up) {
                 if let Some(link) = self.links.get_mut(id) {
                     link.held_up = false;
                     self.ready.push(id);
+                    self.touch(id);
                 }
             }
         }
