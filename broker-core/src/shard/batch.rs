@@ -6,17 +6,25 @@ use crate::{ClientId, Message, ShardId, session::SharedTarget};
 
 /// Messages from one shard to another, in order.
 #[derive(Debug, Default)]
-pub struct Batch(pub(super) Vec<ShardMessage>);
+pub struct Batch {
+    messages: Vec<ShardMessage>,
+    weight: usize,
+}
 
 impl Batch {
     /// Messages in it.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.messages.len()
     }
 
     /// True if there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.messages.is_empty()
+    }
+
+    /// Bytes that it accounts for: those of its messages count in full, though other batches may share them.
+    pub fn weight(&self) -> usize {
+        self.weight
     }
 }
 
@@ -26,7 +34,7 @@ pub(super) struct Inbox(VecDeque<(ShardId, vec::IntoIter<ShardMessage>)>);
 
 impl Inbox {
     pub(super) fn push(&mut self, from: ShardId, batch: Batch) {
-        self.0.push_back((from, batch.0.into_iter()));
+        self.0.push_back((from, batch.messages.into_iter()));
     }
 
     pub(super) fn pop(&mut self) -> Option<(ShardId, ShardMessage)> {
@@ -86,6 +94,19 @@ pub(super) enum ShardMessage {
     },
 }
 
+impl ShardMessage {
+    fn weight(&self) -> usize {
+        let carried = match self {
+            ShardMessage::Publish(message)
+            | ShardMessage::Retain(message)
+            | ShardMessage::Dispatch { message, .. } => message.weight(),
+            ShardMessage::RetainedPage { messages, .. } => messages.iter().map(Message::weight).sum(),
+            _ => 0,
+        };
+        size_of::<ShardMessage>() + carried
+    }
+}
+
 /// A change of the sender's subscribers that the other shards must know to route to it.
 #[derive(Clone, Debug)]
 pub(super) enum RouteChange {
@@ -110,20 +131,26 @@ pub(super) enum RouteChange {
 #[derive(Debug)]
 pub(super) struct Outbound {
     own: ShardId,
-    batches: Vec<Vec<ShardMessage>>,
+    batches: Vec<Batch>,
+    weight: usize,
 }
 
 impl Outbound {
     pub(super) fn new(own: ShardId, shards: u16) -> Outbound {
         Outbound {
             own,
-            batches: (0..shards).map(|_| Vec::new()).collect(),
+            batches: (0..shards).map(|_| Batch::default()).collect(),
+            weight: 0,
         }
     }
 
     pub(super) fn push(&mut self, to: ShardId, message: ShardMessage) {
         debug_assert_ne!(to, self.own, "a shard does not send to itself");
-        self.batches[usize::from(to.0)].push(message);
+        let weight = message.weight();
+        let batch = &mut self.batches[usize::from(to.0)];
+        batch.messages.push(message);
+        batch.weight += weight;
+        self.weight += weight;
     }
 
     pub(super) fn others(&self) -> impl Iterator<Item = ShardId> + use<> {
@@ -139,16 +166,21 @@ impl Outbound {
         }
     }
 
+    pub(super) fn weight(&self) -> usize {
+        self.weight
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.batches.iter().all(Vec::is_empty)
+        self.weight == 0
     }
 
     pub(super) fn take(&mut self) -> Vec<(ShardId, Batch)> {
         let mut taken = Vec::new();
+        self.weight = 0;
         for shard in self.others() {
-            let messages = &mut self.batches[usize::from(shard.0)];
-            if !messages.is_empty() {
-                taken.push((shard, Batch(std::mem::take(messages))));
+            let batch = &mut self.batches[usize::from(shard.0)];
+            if !batch.is_empty() {
+                taken.push((shard, std::mem::take(batch)));
             }
         }
         taken

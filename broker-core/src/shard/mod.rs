@@ -338,6 +338,11 @@ impl Shard {
         !self.outbound.is_empty()
     }
 
+    /// Bytes that the batches account for which [`Shard::take_batches`] has ([`Batch::weight`]).
+    pub fn batch_weight(&self) -> usize {
+        self.outbound.weight()
+    }
+
     /// Ends a turn of the worker's loop: the batches that leave now, at most one per destination.
     pub fn take_batches(&mut self) -> Vec<(ShardId, Batch)> {
         self.outbound.take()

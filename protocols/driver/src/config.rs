@@ -27,6 +27,11 @@ pub struct WorkerConfig {
     /// Batches of other shards that wait for this worker. At the limit the senders keep their batches and stop
     /// reading their sockets until this worker has caught up.
     pub mailbox_batches_max: usize,
+    /// Bytes that these batches account for: above it nothing is added, with the same effect.
+    pub mailbox_bytes_max: usize,
+    /// Bytes for other workers produced in one turn after which they are handed over before the turn goes on: so a
+    /// worker that has more sockets to read than others can follow is held up in time.
+    pub batch_bytes: usize,
     /// Calls of the control plane and new sockets that wait for this worker. At the limit a call is refused with
     /// [`CallError::Busy`](crate::CallError), and a new socket is closed (counted).
     pub mailbox_calls_max: usize,
@@ -43,6 +48,8 @@ impl Default for WorkerConfig {
             send_timeout: Duration::from_secs(15),
             linger: Duration::from_secs(1),
             mailbox_batches_max: 256,
+            mailbox_bytes_max: 64 << 20,
+            batch_bytes: 1 << 20,
             mailbox_calls_max: 16_384,
         }
     }

@@ -35,12 +35,15 @@ pub(crate) enum Command {
 pub(crate) struct Mailbox {
     inner: Mutex<Inner>,
     batches_max: usize,
+    bytes_max: usize,
     calls_max: usize,
 }
 
 #[derive(Default)]
 struct Inner {
     batches: VecDeque<(ShardId, Batch)>,
+    /// What the batches account for.
+    bytes: usize,
     commands: VecDeque<Command>,
     /// Set while the worker sleeps.
     sleeper: Option<Waker>,
@@ -74,6 +77,7 @@ impl Mailbox {
         Mailbox {
             inner: Mutex::default(),
             batches_max: config.mailbox_batches_max.max(1),
+            bytes_max: config.mailbox_bytes_max.max(1),
             calls_max: config.mailbox_calls_max.max(1),
         }
     }
@@ -109,16 +113,17 @@ impl Mailbox {
         if inner.ended {
             return Sent::Ended;
         }
-        let room = self.batches_max.saturating_sub(inner.batches.len());
-        let fitting = batches.len().min(room);
-        inner
-            .batches
-            .extend(batches.drain(..fitting).map(|batch| (from, batch)));
+        let waiting = batches.len();
+        while inner.batches.len() < self.batches_max && inner.bytes < self.bytes_max {
+            let Some(batch) = batches.pop_front() else { break };
+            inner.bytes += batch.weight();
+            inner.batches.push_back((from, batch));
+        }
         let sent = if batches.is_empty() { Sent::All } else { Sent::Full };
         if sent == Sent::Full && !inner.waiting.iter().any(|waiting| Arc::ptr_eq(waiting, sender)) {
             inner.waiting.push(sender.clone());
         }
-        if fitting > 0 {
+        if batches.len() < waiting {
             wake(inner);
         }
         sent
@@ -129,6 +134,7 @@ impl Mailbox {
         let mut inner = self.lock();
         inner.sleeper = None;
         inner.nudged = false;
+        inner.bytes = 0;
         std::mem::swap(&mut inner.batches, &mut inbox.batches);
         std::mem::swap(&mut inner.commands, &mut inbox.commands);
         let waiting = std::mem::take(&mut inner.waiting);
@@ -179,6 +185,11 @@ fn wake(mut inner: MutexGuard<'_, Inner>) {
 
 #[cfg(test)]
 mod tests {
+    use broker_core::{
+        ClientInfo, MessageParts, Timestamp,
+        shard::{Shard, ShardSettings},
+    };
+
     use super::*;
 
     fn mailbox(batches_max: usize, calls_max: usize) -> Arc<Mailbox> {
@@ -215,6 +226,49 @@ mod tests {
         waiting.pop_back();
         assert_eq!(
             receiver.send_batches(ShardId(7), &sender, &mut waiting),
+            Sent::All
+        );
+    }
+
+    /// A batch with one message of a thousand bytes: retained messages go to the shard that keeps them.
+    fn heavy() -> Batch {
+        let mut shard = Shard::new(ShardSettings {
+            id: ShardId(0),
+            shards: 2,
+            common: Arc::default(),
+            seed: 1,
+        });
+        for topic in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            let parts = MessageParts {
+                retain: true,
+                ..MessageParts::new(topic, &[0; 1000])
+            };
+            let now = Timestamp::default();
+            let message = parts.publish(now, ClientInfo::system()).expect("a short topic");
+            shard.publish_internal(now, message).expect("no limit");
+            if let Some((_, batch)) = shard.take_batches().pop() {
+                return batch;
+            }
+        }
+        panic!("one of the topics belongs to the other shard");
+    }
+
+    #[test]
+    fn heavy_batches_wait_although_there_are_few() {
+        let receiver = Arc::new(Mailbox::new(&WorkerConfig {
+            mailbox_bytes_max: 1500,
+            ..WorkerConfig::default()
+        }));
+        let mut waiting: VecDeque<Batch> = std::iter::repeat_with(heavy).take(3).collect();
+        assert!((1000..1500).contains(&waiting[0].weight()));
+        assert_eq!(
+            receiver.send_batches(ShardId(0), &receiver, &mut waiting),
+            Sent::Full
+        );
+        assert_eq!(waiting.len(), 1);
+        receiver.take(&mut Inbox::default());
+        assert_eq!(
+            receiver.send_batches(ShardId(0), &receiver, &mut waiting),
             Sent::All
         );
     }

@@ -120,6 +120,9 @@ impl Worker {
         self.inbox = inbox;
         for link in ready.drain(..) {
             self.poll_link(link);
+            if self.shard.batch_weight() > self.config.batch_bytes {
+                self.send_batches();
+            }
         }
         self.ready_now = ready;
         // After the sockets: what has come in time counts, however late it is looked at.
