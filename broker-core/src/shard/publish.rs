@@ -184,7 +184,11 @@ impl Shard {
             qos: message.qos(),
             retain: message.retain(),
         };
-        if !self.authorize(now, key, action, topic) {
+        // What the broker says of itself, nobody else may say (MQTT 5 §4.7.2).
+        let is_forged = topic.starts_with("$SYS/")
+            && message.origin().mountpoint.is_empty()
+            && !message.origin().is_superuser;
+        if is_forged || !self.authorize(now, key, action, topic) {
             return Err(match self.common.config.deny_action {
                 DenyAction::Ignore => Refusal::Answer(self.common.config.deny_code.reason()),
                 DenyAction::Disconnect => Refusal::Close(ReasonCode::NotAuthorized),

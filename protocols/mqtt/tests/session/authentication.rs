@@ -303,6 +303,20 @@ fn what_is_denied_is_answered() {
     net.expect_nothing(watcher);
 }
 
+/// MQTT 5 §4.7.2: what the server says of itself, clients cannot say.
+#[test]
+fn nobody_speaks_for_the_broker() {
+    let mut net = Net::new();
+    let watcher = net.subscriber(V5, "w", &[("$SYS/#", Q2)]);
+    let client = net.client(V5, "a");
+    for topic in ["$SYS/brokers", "$delayed/1/$SYS/brokers"] {
+        net.send(client, Packet::Publish(acked(topic, "forged", Q1, 1)));
+        net.expect(client, because(puback(1), ReasonCode::NotAuthorized));
+    }
+    net.pass(2);
+    net.expect_nothing(watcher);
+}
+
 #[test]
 fn or_it_ends_the_connection() {
     let mut net = restricted(DenyAction::Disconnect);
