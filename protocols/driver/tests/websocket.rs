@@ -316,3 +316,30 @@ fn a_handshake_has_a_time_limit() {
         until(|| count(&workers, "handshake_timeouts") == 1 && listener.connections() == 0).await;
     });
 }
+
+/// A client need not wait for anything before it says goodbye; what it said counts, whichever worker it belongs to.
+#[test]
+fn what_came_before_a_goodbye_in_the_same_breath_counts() {
+    let workers = workers(2, &WorkerConfig::default());
+    let listener = listen(&workers, websocket_config());
+    let plain = listen(&workers, stream_config());
+    run(async {
+        let mut reader = TcpStream::connect(plain.address()).await.unwrap();
+        for body in ["connect reader", "subscribe t"] {
+            send(&mut reader, body.as_bytes()).await;
+            receive(&mut reader).await;
+        }
+        for number in 0..10 {
+            let mut writer = open(&listener).await;
+            let said = [
+                packet(format!("connect w{number}").as_bytes()),
+                packet(b"publish t"),
+            ];
+            let breath = [frame(0x82, &said.concat()), frame(0x88, b"")].concat();
+            writer.write_all(&breath).await.unwrap();
+            assert_eq!(receive(&mut reader).await, b"hello");
+            rest(&mut writer).await;
+        }
+    });
+    assert!(count(&workers, "links_moved") > 0);
+}

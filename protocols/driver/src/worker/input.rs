@@ -31,6 +31,7 @@ impl Worker {
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         self.offer_again(id, &mut buffer);
+        self.hear_goodbye(id);
         self.read(id, &mut buffer);
         self.buffer = buffer;
     }
@@ -54,6 +55,9 @@ impl Worker {
             let Some(link) = self.links.get_mut(id) else {
                 return;
             };
+            if link.goodbye.is_some() {
+                return;
+            }
             let is_lingering = link.state == State::Lingering;
             if is_held_up && !is_lingering {
                 if !std::mem::replace(&mut link.held_up, true) {
@@ -104,7 +108,18 @@ impl Worker {
         if payload > 0 {
             self.offer(id, buffer, GAP..GAP + payload);
         }
-        if let Some(end) = end {
+        if let Some(end) = end
+            && let Some(link) = self.links.get_mut(id)
+        {
+            link.goodbye = Some(Box::new(end));
+            self.hear_goodbye(id);
+        }
+    }
+
+    /// Ends a link whose WebSocket client has said goodbye, once the peer has looked at what came before.
+    fn hear_goodbye(&mut self, id: LinkId) {
+        let link = self.links.get_mut(id).filter(|link| !link.reoffer);
+        if let Some(end) = link.and_then(|link| link.goodbye.take()) {
             self.websocket_ended(id, &end);
         }
     }

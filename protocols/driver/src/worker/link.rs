@@ -20,7 +20,7 @@ use super::{
 use crate::{
     listener::Permit,
     socket::Socket,
-    websocket::{WebSocket, limit},
+    websocket::{End, WebSocket, limit},
 };
 
 /// Slices given to one vectored write.
@@ -69,6 +69,8 @@ pub(crate) struct Link {
     pub(super) peer: Box<dyn Peer>,
     pub(super) io: Io,
     pub(super) websocket: Option<Box<WebSocket>>,
+    /// The WebSocket client has said goodbye, behind packets that the peer has yet to look at.
+    pub(super) goodbye: Option<Box<End>>,
     pub(super) outbox: Outbox,
     /// Input that the peer has not used yet: mostly the beginning of a packet.
     pub(super) leftover: Vec<u8>,
@@ -115,6 +117,7 @@ impl Link {
             peer,
             io,
             websocket: None,
+            goodbye: None,
             outbox: Outbox::new(),
             leftover: Vec::new(),
             state: State::Open,
@@ -173,6 +176,8 @@ impl Link {
             websocket.encoder.close(code);
         }
         self.leftover = Vec::new();
+        self.reoffer = false;
+        self.goodbye = None;
         self.state = State::Closing { linger };
     }
 

@@ -76,6 +76,7 @@ pub(crate) fn factory() -> PeerFactory {
             meta,
             deadline: None,
             client: None,
+            parked: false,
         })
     })
 }
@@ -85,6 +86,8 @@ pub(crate) struct EchoPeer {
     meta: ConnectionMeta,
     deadline: Option<Timestamp>,
     client: Option<Arc<broker_core::ClientInfo>>,
+    /// Waits to be connected, and takes nothing meanwhile.
+    parked: bool,
 }
 
 impl EchoPeer {
@@ -116,9 +119,12 @@ impl EchoPeer {
                 put(effects, &body);
             }
             ("alarm", _) => self.deadline = Some(now.after(Duration::from_millis(1))),
-            ("connect", id) => effects
-                .requests
-                .push(Request::Connect(Box::new(self.connect(id)))),
+            ("connect", id) => {
+                self.parked = true;
+                effects
+                    .requests
+                    .push(Request::Connect(Box::new(self.connect(id))));
+            }
             ("subscribe", filter) => effects.requests.push(Request::Subscribe(Box::new(Subscribe {
                 packet_id: PacketId::FIRST,
                 filters: vec![(filter.to_owned(), SubscribeOptions::default())],
@@ -181,7 +187,7 @@ impl Peer for EchoPeer {
             };
             self.packet(now, body, effects);
             used += 4 + body.len();
-            if effects.close.is_some() {
+            if effects.close.is_some() || self.parked {
                 break;
             }
         }
@@ -192,6 +198,7 @@ impl Peer for EchoPeer {
         match event {
             Event::Connected(connected) => {
                 self.client = Some(connected.client);
+                self.parked = false;
                 put(effects, b"connected");
             }
             Event::SubAck(..) => put(effects, b"subscribed"),
@@ -217,6 +224,10 @@ impl Peer for EchoPeer {
 
     fn poll_timeout(&self) -> Option<Timestamp> {
         self.deadline
+    }
+
+    fn is_parked(&self) -> bool {
+        self.parked
     }
 }
 
