@@ -145,7 +145,8 @@ pub trait Hook: Send + Sync {
     /// The points it wants; asked once, when it is registered. Methods of other points are never called.
     fn points(&self) -> HookPoints;
 
-    /// `client.connect`: before anything is checked. May edit what the client asks for.
+    /// `client.connect`: before anything is checked. May edit what the client asks for, except its client id: that
+    /// stays as it came, since it has said which worker the connection belongs to.
     ///
     /// # Errors
     ///

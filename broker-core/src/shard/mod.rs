@@ -121,7 +121,10 @@ pub struct Shard {
     lookups: Lookups,
     /// Sessions that have more to send than one slice.
     ready: VecDeque<SessionKey>,
-    timers: TimerQueue<Timer>,
+    /// When sessions have to be looked at; their real deadlines are looked up then.
+    timers: TimerQueue<SessionKey>,
+    /// When hooks want to be called; `NEVER` on all shards but the first.
+    hooks_at: Timestamp,
     /// Deadlines that may still be acted on in this turn.
     timeouts: usize,
     /// What other shards sent and has not been looked at.
@@ -146,13 +149,6 @@ pub struct Shard {
 enum Link {
     Connecting(Box<Connecting>),
     Online(SessionKey),
-}
-
-/// What a timer stands for; its real deadline is looked up when it fires.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    Session(SessionKey),
-    Hooks,
 }
 
 /// The shard that a client id belongs to, of `shards` on this node. The same in every process.
@@ -183,7 +179,7 @@ impl Shard {
             (1..=SHARDS_MAX).contains(&shards) && id.0 < shards,
             "shard {id:?} of {shards}"
         );
-        let mut shard = Shard {
+        Shard {
             id,
             shards,
             common,
@@ -204,6 +200,11 @@ impl Shard {
             lookups: Lookups::default(),
             ready: VecDeque::new(),
             timers: TimerQueue::new(),
+            hooks_at: if id == ShardId(0) {
+                Timestamp::default()
+            } else {
+                Timestamp::NEVER
+            },
             timeouts: 0,
             inbox: Inbox::default(),
             effects: HookEffects::default(),
@@ -216,11 +217,7 @@ impl Shard {
             routes_changed: 0,
             routes_confirmed: 0,
             receivers: Vec::new(),
-        };
-        if id == ShardId(0) {
-            shard.timers.arm(Timestamp::default(), Timer::Hooks);
         }
-        shard
     }
 
     /// Its number.
@@ -251,6 +248,7 @@ impl Shard {
     /// Replaces limits, admission and hooks; sessions keep what they were admitted with.
     pub fn reconfigure(&mut self, common: Arc<Common>) {
         self.common = common;
+        self.await_tick();
     }
 
     /// A request of a peer on this worker.

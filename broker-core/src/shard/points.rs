@@ -14,8 +14,15 @@ use super::Shard;
 impl Shard {
     pub(super) fn connect_point(&mut self, now: Timestamp, connect: &mut Connect) -> Result<(), ReasonCode> {
         let common = Arc::clone(&self.common);
+        if !common.hooks.wants(HookPoint::ClientConnect) {
+            return Ok(());
+        }
+        // The identifier has said which shard the client belongs to: it stays.
+        let client_id = connect.client_id.clone();
         let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
-        common.hooks.client_connect(&mut context, connect)
+        let verdict = common.hooks.client_connect(&mut context, connect);
+        connect.client_id = client_id;
+        verdict
     }
 
     /// Returns the user properties that hooks add to the answer.

@@ -1,13 +1,13 @@
 //! What happens when its time has come.
 
 use crate::{
-    Closing, ReasonCode, Timestamp,
+    Closing, ReasonCode, ShardId, Timestamp,
     hooks::HookContext,
     session::{Presence, SessionKey},
     timer::coarse,
 };
 
-use super::{Shard, Timer};
+use super::Shard;
 
 /// Deadlines acted on before the worker has its turn again.
 const SLICE: usize = 1024;
@@ -18,9 +18,10 @@ const STALE: usize = 1024;
 /// What is due.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
-    Timer,
+    Session,
     Delayed,
     Retained,
+    Hooks,
     Lookup,
 }
 
@@ -39,11 +40,15 @@ impl Shard {
 
     /// The earliest deadline. The stores of messages know theirs, so that a message that goes early leaves no timer.
     fn next_due(&self) -> Option<(Timestamp, Due)> {
-        let timer = self.timers.next().map(|at| (at, Due::Timer));
+        let session = self.timers.next().map(|at| (at, Due::Session));
         let delayed = self.delayed.next().map(|at| (coarse(at), Due::Delayed));
         let retained = self.retained.next_expiry().map(|at| (coarse(at), Due::Retained));
         let lookup = self.lookups.is_waiting().then_some((self.now, Due::Lookup));
-        [timer, delayed, retained, lookup].into_iter().flatten().min()
+        let hooks = (self.hooks_at < Timestamp::NEVER).then(|| (coarse(self.hooks_at), Due::Hooks));
+        [session, delayed, retained, hooks, lookup]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Acts on one deadline that has passed. False if there is none, or if enough was done in this turn.
@@ -57,13 +62,14 @@ impl Shard {
         };
         self.timeouts -= 1;
         match due {
-            Due::Timer => match self.timers.pop_due(now) {
-                Some(Timer::Session(key)) => self.session_due(now, key),
-                Some(Timer::Hooks) => self.tick(now),
-                None => {}
-            },
+            Due::Session => {
+                if let Some(key) = self.timers.pop_due(now) {
+                    self.session_due(now, key);
+                }
+            }
             Due::Delayed => self.delayed_due(now),
             Due::Retained => self.retained_due(now),
+            Due::Hooks => self.tick(now),
             Due::Lookup if !self.next_lookup() => {
                 self.timeouts = 0;
                 return false;
@@ -80,7 +86,7 @@ impl Shard {
         let at = session.deadline();
         if at < session.armed {
             session.armed = at;
-            self.timers.arm(at, Timer::Session(key));
+            self.timers.arm(at, key);
             self.forget_stale_timers();
         }
     }
@@ -91,11 +97,9 @@ impl Shard {
             return;
         }
         let sessions = &self.sessions;
-        self.timers.retain(|at, timer| match timer {
-            Timer::Session(key) => sessions
-                .get(key.0 as usize)
-                .is_some_and(|session| session.armed != Timestamp::NEVER && coarse(session.armed) == at),
-            Timer::Hooks => true,
+        self.timers.retain(|at, key| {
+            let session = sessions.get(key.0 as usize);
+            session.is_some_and(|session| session.armed != Timestamp::NEVER && coarse(session.armed) == at)
         });
     }
 
@@ -174,8 +178,13 @@ impl Shard {
         let common = std::sync::Arc::clone(&self.common);
         let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
         common.hooks.tick(&mut context);
-        if let Some(next) = common.hooks.next_tick() {
-            self.timers.arm(next, Timer::Hooks);
+        self.await_tick();
+    }
+
+    /// Hooks are called on the first shard, when they want to be.
+    pub(super) fn await_tick(&mut self) {
+        if self.id == ShardId(0) {
+            self.hooks_at = self.common.hooks.next_tick().unwrap_or(Timestamp::NEVER);
         }
     }
 }
@@ -186,7 +195,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ClientInfo, Connect, Disconnect, DisconnectCause, LinkId, MessageParts, Request, ShardId,
+        ClientInfo, Connect, Disconnect, DisconnectCause, LinkId, MessageParts, Request,
         admission::{Admission, AuthenticationChain},
         shard::{Common, ShardSettings},
     };

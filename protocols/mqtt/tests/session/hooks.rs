@@ -149,3 +149,64 @@ fn a_message_may_be_dropped_in_silence() {
     net.send(client, pubrel(1));
     net.expect(client, pubcomp(1));
 }
+
+/// Renames every client, and says something every second.
+struct Busy(std::sync::atomic::AtomicU64);
+
+impl Hook for Busy {
+    fn name(&self) -> &str {
+        "busy"
+    }
+
+    fn points(&self) -> HookPoints {
+        HookPoints::of(&[HookPoint::ClientConnect, HookPoint::Tick])
+    }
+
+    fn client_connect(
+        &self,
+        _: &mut HookContext<'_>,
+        connect: &mut broker_core::Connect,
+    ) -> Result<(), ReasonCode> {
+        connect.client_id = "renamed".to_owned();
+        Ok(())
+    }
+
+    fn next_tick(&self) -> Option<broker_core::Timestamp> {
+        let next = self.0.load(std::sync::atomic::Ordering::Relaxed);
+        Some(broker_core::Timestamp::from_millis(next))
+    }
+
+    fn tick(&self, ctx: &mut HookContext<'_>) {
+        let next = ctx.now.after_secs(1).as_millis();
+        self.0.store(next, std::sync::atomic::Ordering::Relaxed);
+        ctx.publish(&broker_core::MessageParts::new("tick", b"x"));
+    }
+}
+
+fn busy(from: broker_core::Timestamp) -> broker_core::shard::Common {
+    let mut common = anonymous();
+    let hook = Busy(from.as_millis().into());
+    common.hooks.register(0, Arc::new(hook));
+    common
+}
+
+#[test]
+fn a_client_keeps_its_identifier() {
+    let mut net = Net::with_common(2, busy(broker_core::Timestamp::NEVER), "");
+    let client = net.dial(Connect::new(V5, ""));
+    let connack = net.connack(client);
+    assert!(connack.properties.assigned_client_identifier.is_some());
+}
+
+#[test]
+fn hooks_that_come_with_a_reload_are_called_in_time() {
+    let mut net = Net::with_shards(2, |_| {});
+    let reader = net.subscriber(V4, "r", &[("tick", Q0)]);
+    net.pass(10);
+    net.expect_nothing(reader);
+    for _ in 0..3 {
+        net.node.reconfigure(busy(net.node.now().after_secs(1)));
+    }
+    net.pass_ms(2_500);
+    assert_eq!(net.publishes(reader).len(), 2);
+}
