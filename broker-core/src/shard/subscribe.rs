@@ -1,6 +1,6 @@
 //! SUBSCRIBE (§3.8).
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     ClientId, Closing, Config, DenyAction, Event, LinkId, PacketId, ReasonCode, Subscribe, SubscribeOptions,
@@ -49,6 +49,17 @@ struct Planned {
     /// Its code in the SUBACK.
     code: ReasonCode,
     is_new: bool,
+}
+
+impl Operation {
+    /// The exclusive topics that it has asked for and not been refused.
+    fn claims(&self) -> impl Iterator<Item = &str> {
+        let claimed = |planned: &&Planned| planned.kind == Kind::Exclusive && !planned.code.is_error();
+        self.filters
+            .iter()
+            .filter(claimed)
+            .map(|planned| planned.filter.as_str())
+    }
 }
 
 impl Shard {
@@ -194,35 +205,31 @@ impl Shard {
         }
     }
 
-    /// The client is gone before its SUBACK: what was claimed for it is free again.
+    /// The client is gone before its SUBACK: what was claimed for it is free again, unless it holds it or has come back
+    /// and asked for it anew.
     fn abandon(&mut self, operation: &Operation) {
-        if operation.stage == Stage::Claiming {
-            for planned in &operation.filters {
-                let is_claimed = planned.kind == Kind::Exclusive && !planned.code.is_error();
-                if is_claimed && !self.needs_exclusive(&operation.client_id, &planned.filter) {
-                    self.release_exclusive(&operation.client_id, &planned.filter);
-                }
-            }
+        // One that is past its claims gives nothing back any more.
+        if operation.stage != Stage::Claiming {
+            return;
+        }
+        let others = self.operations.values();
+        let others =
+            others.filter(|other| other.stage == Stage::Claiming && other.client_id == operation.client_id);
+        let wanted: HashSet<&str> = others.flat_map(Operation::claims).collect();
+        let is_free =
+            |topic: &&str| !wanted.contains(topic) && !self.holds_exclusive(&operation.client_id, topic);
+        let free: Vec<&str> = operation.claims().filter(is_free).collect();
+        for topic in free {
+            self.release_exclusive(&operation.client_id, topic);
         }
     }
 
-    /// True if the client holds the exclusive subscription, or has asked for it anew.
-    fn needs_exclusive(&self, client_id: &ClientId, filter: &str) -> bool {
-        let holds = || {
+    fn holds_exclusive(&self, client_id: &ClientId, topic: &str) -> bool {
+        let subscription = || {
             let session = self.session(*self.by_client.get(client_id)?);
-            let subscription = session.subscriptions.get(self.index.find(filter)?, None)?;
-            Some(subscription.kind == Kind::Exclusive)
+            session.subscriptions.get(self.index.find(topic)?, None)
         };
-        let asks = |operation: &Operation| {
-            let mut filters = operation.filters.iter();
-            // One that is past its claims gives nothing back any more.
-            operation.stage == Stage::Claiming
-                && operation.client_id == *client_id
-                && filters.any(|planned| {
-                    planned.kind == Kind::Exclusive && !planned.code.is_error() && planned.filter == filter
-                })
-        };
-        holds() == Some(true) || self.operations.values().any(asks)
+        subscription().is_some_and(|subscription| subscription.kind == Kind::Exclusive)
     }
 
     fn make_subscriptions(&mut self, now: Timestamp, key: SessionKey, operation: &mut Operation) {

@@ -192,3 +192,27 @@ fn delayed_messages_do_not_become_events_all_at_once() {
     assert!(waiting < 2 * Node::HIGH_WATER_BYTES, "{waiting} bytes");
     assert_eq!(net.publishes(reader).len(), 900);
 }
+
+/// A client that goes before its claims are answered, comes back and claims the same.
+#[test]
+fn claims_on_many_exclusive_topics_are_given_up_at_once() {
+    let mut net = Net::with_shards(2, |_| {});
+    let many = MANY / 2;
+    let names = filters(many, |n| format!("$exclusive/{n}"));
+    let client = net.client(V5, "c");
+    net.node.hold_batches(true);
+    subscribe_all(&mut net, client, names.iter());
+    net.cut(client);
+    let client = net.client(V5, "c");
+    subscribe_all(&mut net, client, names.iter());
+    net.node.hold_batches(false);
+    assert_eq!(net.take(client).len(), 1);
+    let held = |net: &Net| {
+        (0..2)
+            .map(|at| net.node.shard(at).census().exclusive)
+            .sum::<usize>()
+    };
+    assert_eq!(held(&net), many);
+    net.disconnect(client);
+    assert_eq!(held(&net), 0);
+}
