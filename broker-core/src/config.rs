@@ -101,7 +101,7 @@ pub enum SharedStrategy {
     RoundRobin,
     /// One after the other, counted per group.
     RoundRobinPerGroup,
-    /// The same member for a publisher as long as it is there.
+    /// The same member as long as it is there, chosen per group by each shard for its publishers.
     Sticky,
     /// A member on the publisher's shard, else any.
     Local,

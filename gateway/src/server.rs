@@ -25,7 +25,7 @@ pub fn run(sources: &Sources) -> ExitCode {
             return ExitCode::from(USAGE_ERROR);
         }
     };
-    telemetry::install(loaded.settings.log);
+    let _log = telemetry::install(loaded.settings.log);
     end_with_a_worker();
     match serve(sources, &loaded.settings) {
         Ok(()) => ExitCode::SUCCESS,

@@ -34,9 +34,11 @@ impl Shard {
                 .common
                 .hooks
                 .topic_rewrite(client, TopicUse::Unsubscribe, filter);
-            let existed = self.end_subscription(now, key, rewritten.as_deref().unwrap_or(filter));
-            codes.push(if existed {
+            let filter = rewritten.as_deref().unwrap_or(filter);
+            codes.push(if self.end_subscription(now, key, filter) {
                 ReasonCode::Success
+            } else if Kind::split(filter).is_none() {
+                ReasonCode::TopicFilterInvalid
             } else {
                 ReasonCode::NoSubscriptionExisted
             });
