@@ -56,7 +56,7 @@ fn each_filter_has_its_code() {
         Success,
         NoSubscriptionExisted,
         NoSubscriptionExisted,
-        NoSubscriptionExisted,
+        TopicFilterInvalid,
     ];
     net.expect(client, unsuback(2, &codes));
 }
