@@ -6,7 +6,7 @@ use std::{hash::BuildHasher, sync::Arc};
 use crate::{
     ClientId, Message, SharedStrategy, SubscriptionIds, Timestamp,
     filter_index::FilterId,
-    session::{Kind, Queued, SessionKey, SharedTarget, Turns},
+    session::{Kind, Queued, Session, SessionKey, SharedTarget, Turns},
 };
 
 use super::{
@@ -140,14 +140,20 @@ impl Shard {
 
     /// A session lost its connection: connected members of its groups get what it has not acknowledged.
     pub(super) fn redispatch_session(&mut self, now: Timestamp, key: SessionKey) {
-        let (index, session) = (&self.index, &mut *self.sessions[key.0 as usize]);
-        let has_online = |target: &SharedTarget| {
-            let route = index.find(&target.filter).map(|id| index.get(id));
-            route
-                .and_then(|route| route.group(&target.group))
-                .is_some_and(Group::has_online)
+        let index = &self.index;
+        let Session {
+            subscriptions,
+            outgoing,
+            ..
+        } = &mut *self.sessions[key.0 as usize];
+        // A group that it has left has let it keep what was under way.
+        let is_wanted = |target: &SharedTarget| {
+            index.find(&target.filter).is_some_and(|id| {
+                subscriptions.get(id, Some(&target.group)).is_some()
+                    && index.get(id).group(&target.group).is_some_and(Group::has_online)
+            })
         };
-        for item in session.outgoing.take_shared(has_online) {
+        for item in outgoing.take_shared(is_wanted) {
             self.redispatch(now, item, None);
         }
     }

@@ -138,11 +138,10 @@ impl Reference {
         let client = self.sessions[at].client.clone();
         let mut codes = Vec::new();
         for words in &unsubscribe.filters {
-            let existed = parse(words).is_some_and(|(kind, filter)| self.remove(&client, &kind, &filter));
-            codes.push(if existed {
-                ReasonCode::Success
-            } else {
-                ReasonCode::NoSubscriptionExisted
+            codes.push(match parse(words) {
+                None => ReasonCode::TopicFilterInvalid,
+                Some((kind, filter)) if self.remove(&client, &kind, &filter) => ReasonCode::Success,
+                Some(_) => ReasonCode::NoSubscriptionExisted,
             });
         }
         self.expect(link, Answer::UnsubAck(unsubscribe.packet_id, codes));
