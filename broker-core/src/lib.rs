@@ -1,7 +1,8 @@
 //! The MQTT message model and the broker, as pure state machines.
 //!
 //! Nothing here knows a wire protocol, a socket, a clock or a random source: bytes, events and the time come in as
-//! values, and every effect goes out as a value.
+//! values, and every effect goes out as a value. (Hash tables whose keys clients choose are keyed by the process; no
+//! output depends on their order.)
 
 pub mod admission;
 mod client;

@@ -73,6 +73,31 @@ pub struct Connect {
     pub is_bridge: bool,
 }
 
+#[cfg(test)]
+impl Connect {
+    /// A clean MQTT 5 client without anything special, for unit tests to vary.
+    pub(crate) fn plain(client_id: &str) -> Connect {
+        Connect {
+            client_id: client_id.to_owned(),
+            username: None,
+            password: None,
+            peer: None,
+            local: None,
+            connection: Arc::clone(&ClientInfo::system().connection),
+            certificate: None,
+            mountpoint: "".into(),
+            clean_start: true,
+            session_expiry_interval: 0,
+            keep_alive: 0,
+            receive_maximum: 1,
+            auth: None,
+            will: None,
+            user_properties: Vec::new(),
+            is_bridge: false,
+        }
+    }
+}
+
 /// A Will message (MQTT 5 §3.1.2.5).
 #[derive(Clone, Debug)]
 pub struct Will {

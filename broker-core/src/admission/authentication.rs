@@ -239,26 +239,12 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::ClientInfo;
 
     fn connect(username: Option<&str>) -> Connect {
         Connect {
-            client_id: String::new(),
             username: username.map(str::to_owned),
             password: Some(b"secret word".to_vec()),
-            peer: None,
-            local: None,
-            connection: Arc::clone(&ClientInfo::system().connection),
-            certificate: None,
-            mountpoint: "".into(),
-            clean_start: true,
-            session_expiry_interval: 0,
-            keep_alive: 0,
-            receive_maximum: 1,
-            auth: None,
-            will: None,
-            user_properties: Vec::new(),
-            is_bridge: false,
+            ..Connect::plain("")
         }
     }
 

@@ -217,24 +217,7 @@ fn a_refused_connection_ends_the_chain() {
         }),
     );
     hooks.register(0, Arc::new(Probe::new("3", &log)));
-    let mut connect = Connect {
-        client_id: "c".to_owned(),
-        username: None,
-        password: None,
-        peer: None,
-        local: None,
-        connection: Arc::clone(&ClientInfo::system().connection),
-        certificate: None,
-        mountpoint: "".into(),
-        clean_start: true,
-        session_expiry_interval: 0,
-        keep_alive: 0,
-        receive_maximum: 1,
-        auth: None,
-        will: None,
-        user_properties: Vec::new(),
-        is_bridge: false,
-    };
+    let mut connect = Connect::plain("c");
     let (result, _) = with_context(|ctx| hooks.client_connect(ctx, &mut connect));
     assert_eq!(result, Err(ReasonCode::Banned));
     assert_eq!((connect.client_id.as_str(), taken(&log)), ("c12", vec!["1", "2"]));

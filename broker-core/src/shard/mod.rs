@@ -156,8 +156,8 @@ pub fn shard_of(client_id: &str, shards: u16) -> ShardId {
     partition(client_id, shards)
 }
 
-/// Spreads texts evenly over the shards. Not keyed, so that every shard agrees; a client that chooses names to
-/// overload one shard gains no more than by sending all its load to that shard's other names.
+/// Spreads texts evenly over the shards. Not keyed, so that every shard and process agrees; who chooses its client
+/// ids for it can gather its own load on one shard.
 fn partition(text: &str, shards: u16) -> ShardId {
     let hash = foldhash::quality::FixedState::with_seed(0x7469_6465).hash_one(text);
     ShardId(u16::try_from(hash % u64::from(shards)).expect("less than a u16"))

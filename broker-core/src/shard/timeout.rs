@@ -239,22 +239,8 @@ mod tests {
         let now = Timestamp::from_millis(1000);
         for link in (0..10 * STALE as u64).map(LinkId) {
             let connect = Connect {
-                client_id: "c".to_owned(),
-                username: None,
-                password: None,
-                peer: None,
-                local: None,
-                connection: Arc::clone(&ClientInfo::system().connection),
-                certificate: None,
-                mountpoint: "".into(),
-                clean_start: true,
                 session_expiry_interval: 3600,
-                keep_alive: 0,
-                receive_maximum: 1,
-                auth: None,
-                will: None,
-                user_properties: Vec::new(),
-                is_bridge: false,
+                ..Connect::plain("c")
             };
             let disconnect = Disconnect {
                 cause: DisconnectCause::ConnectionLost,

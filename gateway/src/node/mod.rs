@@ -78,6 +78,16 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
+impl Open {
+    /// What `settings` say of it; one that they no longer name stays as it was opened.
+    fn configured<'a>(&'a self, settings: &'a Settings) -> &'a config::Listener {
+        let mut listeners = settings.listeners.iter();
+        listeners
+            .find(|listener| listener.kind == self.settings.kind && listener.name == self.settings.name)
+            .unwrap_or(&self.settings)
+    }
+}
+
 /// Why a ban was not made or lifted everywhere.
 #[derive(Debug, thiserror::Error)]
 pub enum BanError {
@@ -161,28 +171,22 @@ impl Node {
     /// What cannot be used; limits, rules and users stay as they were then. Listeners before the one whose certificate
     /// is at fault have theirs anew; [`config::check_files`] tells beforehand.
     pub fn reload(&mut self, settings: &Settings) -> Result<(), StartError> {
-        let common = Arc::new(common(
-            settings,
-            &self.extensions,
-            &self.stats,
-            self.workers.clock(),
-        )?);
+        let mut common = common(settings, &self.extensions, &self.stats, self.workers.clock())?;
+        // Other nodes and `$SYS` know the node by the name it started with.
+        self.stats.node_name().clone_into(&mut common.config.node_name);
+        let common = Arc::new(common);
         for open in &self.listeners {
-            let name = open.settings.id();
-            let known = settings.listeners.iter().find(|listener| listener.id() == name);
-            if let Some(tls) = known.and_then(config::Listener::tls_settings) {
+            if let Some(tls) = open.configured(settings).tls_settings() {
                 open.listener
                     .reload_tls(&tls)
                     .map_err(|cause| StartError::Certificates {
-                        listener: name,
+                        listener: open.settings.id(),
                         cause,
                     })?;
             }
         }
         for open in &self.listeners {
-            let name = open.settings.id();
-            let known = settings.listeners.iter().find(|listener| listener.id() == name);
-            let peers = listeners::peer_settings(known.unwrap_or(&open.settings), &settings.broker.mqtt);
+            let peers = listeners::peer_settings(open.configured(settings), &settings.broker.mqtt);
             *open.peers.lock().unwrap_or_else(PoisonError::into_inner) = peers;
         }
         self.control.reconfigure(Arc::clone(&common));

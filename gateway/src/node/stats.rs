@@ -31,6 +31,10 @@ impl NodeStats {
         }
     }
 
+    pub(super) fn node_name(&self) -> &str {
+        &self.node_name
+    }
+
     pub(super) fn add_shard(&self, shard: &Shard) {
         let numbers = (Arc::clone(shard.metrics()), Arc::clone(shard.stats()));
         self.shards
