@@ -5,8 +5,8 @@ use std::sync::Arc;
 use broker_core::{
     ClientInfo, DenyAction, ReasonCode, Timestamp,
     admission::{
-        Action, Authentication, AuthenticationStep, Authenticator, Authorization, Authorizer, CacheConfig,
-        Credentials, EnhancedAuthenticator, ExchangeState, Grant, NoMatch, Verdict,
+        Action, Authentication, AuthenticationStep, Authenticator, Authorization, Authorizer, Ban, BannedBy,
+        CacheConfig, Credentials, EnhancedAuthenticator, ExchangeState, Grant, NoMatch, Verdict,
     },
     shard::Common,
 };
@@ -133,6 +133,36 @@ fn name_and_password_are_checked_while_the_client_waits() {
     connect.username = Some("eve");
     let client = net.dial(connect);
     assert_eq!(net.connack(client).reason, ReasonCode::Banned);
+}
+
+#[test]
+fn a_ban_ends_connections_and_keeps_out_until_it_ends_or_is_lifted() {
+    let mut net = Net::new();
+    let eve = net.client(V5, "eve");
+    let bystander = net.client(V5, "b");
+    let who = BannedBy::ClientId("eve".into());
+    for is_lifted in [false, true] {
+        let banned = who.clone();
+        net.node.with_shard(0, |shard, now| {
+            let ban = Ban {
+                until: now.after_secs(60),
+                reason: "test".into(),
+                by: "test".into(),
+            };
+            shard.ban(now, banned, ban).unwrap();
+        });
+        let kept_out = net.dial(Connect::new(V5, "eve"));
+        assert_eq!(net.connack(kept_out).reason, ReasonCode::Banned);
+        if is_lifted {
+            assert!(net.node.with_shard(0, |shard, _| shard.unban(&who)).is_some());
+        } else {
+            net.expect_end(eve, ReasonCode::AdministrativeAction);
+            net.pass(61);
+        }
+        let back = net.client(V5, "eve");
+        net.disconnect(back);
+    }
+    net.expect_open(bystander);
 }
 
 #[test]
