@@ -25,29 +25,33 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Durability, Page};
+use super::{Durability, Journal, Kv, Page};
 use crate::shard::Ticket;
 
 pub use fabric::{FabricFactory, fabric, fabric_frames, fabric_limits, fabric_membership, fabric_requests};
-pub use journal::{
-    journal, journal_crash, journal_dedup, journal_in_flight, journal_limits, journal_order, journal_tail,
-    journal_trim,
-};
+pub use journal::journal;
 pub use kv::{kv, kv_compare_and_set, kv_crash, kv_in_flight, kv_limits, kv_scan, kv_watch};
 
 /// Makes the stores to be tested.
 pub trait Factory {
-    /// A handle on a store.
+    /// A store: what its handles share.
     type Store;
+    /// A handle on its log.
+    type Journal: Journal;
+    /// A handle on its entries.
+    type Kv: Kv;
 
-    /// A handle on a new store without content. A journal has at least two shards.
+    /// A new store without content.
     fn open(&mut self) -> Self::Store;
 
-    /// Another handle on the same content.
-    fn share(&mut self, store: &Self::Store) -> Self::Store;
+    /// Another handle on its log.
+    fn journal(&mut self, store: &Self::Store) -> Self::Journal;
 
-    /// Ends all work on the store as `kill -9` would, whatever is in flight, and opens it again. The other handles
-    /// on it were dropped before. `None`: the store is volatile; its durability must be [`Durability::None`].
+    /// Another handle on its entries.
+    fn kv(&mut self, store: &Self::Store) -> Self::Kv;
+
+    /// Ends all work on the store as `kill -9` would, whatever is in flight, and opens it again. Its handles were
+    /// dropped just before. `None`: the store is volatile; its durability must be [`Durability::None`].
     fn crash(&mut self, store: Self::Store) -> Option<Self::Store>;
 }
 

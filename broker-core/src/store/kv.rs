@@ -70,7 +70,7 @@ impl Prefix {
 }
 
 /// Names one write. The writes to one store, deletions included, have increasing revisions, from 1; none is used
-/// twice, not even after the store was opened again.
+/// twice, not even after the store was opened again. Those of one [commit](super::JournalRequest::Commit) share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Revision(pub u64);
 

@@ -1,8 +1,13 @@
 //! Back ends that forget everything with their process: durability "none", and the reference for the others.
 
+mod content;
+mod dedup;
 mod fabric;
+mod index;
 mod journal;
 mod kv;
+mod log;
+mod table;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -11,27 +16,29 @@ use std::{
     time::Duration,
 };
 
+use super::Page;
 use crate::{Timestamp, shard::Ticket};
+use content::Content;
 
 pub use fabric::{MemoryFabric, MemoryHub};
 pub use journal::MemoryJournal;
 pub use kv::MemoryKv;
 
-/// Bounds of a [`MemoryKv`] or [`MemoryJournal`].
+/// Bounds of a [`MemoryStore`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryLimits {
-    /// Bytes of keys, values and records in all; beyond, writes fail with [`Fault::Full`](super::Fault::Full).
-    /// Default: 256 MiB.
+    /// Bytes of keys, values and records in all, each with what it takes to hold it (about 100 bytes); beyond,
+    /// what makes the store larger fails with [`Fault::Full`](super::Fault::Full). Default: 256 MiB.
     pub bytes_max: u64,
     /// Bytes of one value or record. Default: 2 MiB.
     pub item_bytes_max: usize,
     /// Requests of one handle submitted and not polled. Default: 4096.
     pub in_flight_max: usize,
-    /// Changes that a watch may be behind. Default: 65 536, which take 1.5 MiB and the text of their keys.
+    /// Changes that a watch may be behind. Default: 65 536, which take 2 MiB and the text of their keys.
     pub history_max: usize,
     /// How long a dedup id is remembered. Default: two minutes.
     pub dedup_window: Duration,
-    /// Dedup ids remembered per journal shard. Default: 65 536, about 6 MiB.
+    /// Dedup ids remembered. Default: 65 536, about 6 MiB.
     pub dedup_ids_max: usize,
 }
 
@@ -48,123 +55,166 @@ impl Default for MemoryLimits {
     }
 }
 
-/// The content that all handles of a store share.
-trait Content {
-    type Request;
-    type Answer;
-
-    /// Executes the request; `None`: it reads and has to wait for a write.
-    fn execute(&mut self, now: Timestamp, request: &mut Self::Request) -> Option<Self::Answer>;
-
-    /// Counts the writes that may end a wait.
-    fn writes(&self) -> u64;
+/// A store in memory; a clone has the same content, which ends with the last clone and handle.
+#[derive(Clone)]
+pub struct MemoryStore {
+    shared: Arc<Mutex<Shared>>,
+    limits: MemoryLimits,
 }
 
-struct Shared<C> {
-    content: C,
+impl MemoryStore {
+    /// A store without content.
+    pub fn new(limits: MemoryLimits) -> MemoryStore {
+        let shared = Shared {
+            content: Content::new(limits),
+            handles: 0,
+            wakers: [BTreeMap::new(), BTreeMap::new()],
+        };
+        MemoryStore {
+            shared: Arc::new(Mutex::new(shared)),
+            limits,
+        }
+    }
+
+    /// A handle on the log and, by its commits, on the entries.
+    pub fn journal(&self) -> MemoryJournal {
+        MemoryJournal::new(self)
+    }
+
+    /// A handle on the entries.
+    pub fn kv(&self) -> MemoryKv {
+        MemoryKv::new(self)
+    }
+}
+
+/// What a request waits for, if it waits.
+#[derive(Clone, Copy)]
+enum WaitFor {
+    /// Another record.
+    Record,
+    /// Another change of an entry.
+    Change,
+}
+
+/// How many records and changes there have been, by [`WaitFor`].
+type Progress = [u64; 2];
+
+/// A request to a store in memory.
+trait Request {
+    type Answer;
+    const WAITS_FOR: WaitFor;
+
+    /// Executes it; `None`: it reads and has to wait for a write.
+    fn execute(&mut self, now: Timestamp, content: &mut Content) -> Option<Self::Answer>;
+}
+
+/// What all handles of a store share.
+struct Shared {
+    content: Content,
     handles: u64,
-    /// Of the handles with waiting requests.
-    wakers: BTreeMap<u64, Waker>,
+    /// Of the handles with waiting requests, by [`WaitFor`] and number.
+    wakers: [BTreeMap<u64, Waker>; 2],
 }
 
 /// One handle: requests are executed as they are submitted, except for those that wait.
-struct Handle<C: Content> {
-    shared: Arc<Mutex<Shared<C>>>,
+struct Handle<Q: Request> {
+    shared: Arc<Mutex<Shared>>,
     number: u64,
     in_flight_max: usize,
-    done: VecDeque<(Ticket, C::Answer)>,
-    waiting: Vec<(Ticket, C::Request)>,
-    /// The writes that `waiting` has seen.
+    done: VecDeque<(Ticket, Q::Answer)>,
+    waiting: Vec<(Ticket, Q)>,
+    /// The progress that `waiting` has seen.
     seen: u64,
 }
 
-impl<C: Content> Handle<C> {
-    fn new(content: C, in_flight_max: usize) -> Handle<C> {
-        let shared = Shared {
-            content,
-            handles: 1,
-            wakers: BTreeMap::new(),
-        };
+impl<Q: Request> Handle<Q> {
+    fn new(store: &MemoryStore) -> Handle<Q> {
+        let mut shared = lock(&store.shared);
+        let number = shared.handles;
+        shared.handles += 1;
         Handle {
-            shared: Arc::new(Mutex::new(shared)),
-            number: 0,
-            in_flight_max,
+            shared: Arc::clone(&store.shared),
+            number,
+            in_flight_max: store.limits.in_flight_max,
             done: VecDeque::new(),
             waiting: Vec::new(),
             seen: 0,
         }
     }
 
-    fn submit(&mut self, now: Timestamp, requests: &mut VecDeque<(Ticket, C::Request)>) {
+    fn submit(&mut self, now: Timestamp, requests: &mut VecDeque<(Ticket, Q)>) {
         let mut shared = lock(&self.shared);
-        let before = shared.content.writes();
+        let before = shared.content.progress();
         while self.done.len() + self.waiting.len() < self.in_flight_max
             && let Some((ticket, mut request)) = requests.pop_front()
         {
-            match shared.content.execute(now, &mut request) {
+            match request.execute(now, &mut shared.content) {
                 Some(answer) => self.done.push_back((ticket, answer)),
                 None => self.waiting.push((ticket, request)),
             }
         }
-        let woken = if shared.content.writes() == before {
-            BTreeMap::new()
-        } else {
-            std::mem::take(&mut shared.wakers)
-        };
+        let woken = shared.take_wakers(before);
         drop(shared);
-        woken.into_values().for_each(Waker::wake);
+        woken
+            .into_iter()
+            .flat_map(BTreeMap::into_values)
+            .for_each(Waker::wake);
     }
 
-    fn poll(&mut self, now: Timestamp, waker: &Waker) -> Option<(Ticket, C::Answer)> {
+    fn poll(&mut self, now: Timestamp, waker: &Waker) -> Option<(Ticket, Q::Answer)> {
         if self.done.is_empty() && !self.waiting.is_empty() {
             let mut shared = lock(&self.shared);
-            if self.seen != shared.content.writes() {
-                self.seen = shared.content.writes();
+            let progress = shared.content.progress()[Q::WAITS_FOR as usize];
+            if self.seen != progress {
+                self.seen = progress;
                 let done = &mut self.done;
-                self.waiting
-                    .retain_mut(|(ticket, request)| match shared.content.execute(now, request) {
+                self.waiting.retain_mut(|(ticket, request)| {
+                    match request.execute(now, &mut shared.content) {
                         Some(answer) => {
                             done.push_back((*ticket, answer));
                             false
                         }
                         None => true,
-                    });
+                    }
+                });
             }
             if self.done.is_empty() {
-                shared.wakers.insert(self.number, waker.clone());
+                shared.wakers[Q::WAITS_FOR as usize].insert(self.number, waker.clone());
             }
         }
         self.done.pop_front()
     }
 }
 
-impl<C: Content> Clone for Handle<C> {
-    /// Another handle on the same content, with nothing in flight.
-    fn clone(&self) -> Handle<C> {
-        let mut shared = lock(&self.shared);
-        let number = shared.handles;
-        shared.handles += 1;
-        drop(shared);
-        Handle {
-            shared: Arc::clone(&self.shared),
-            number,
-            in_flight_max: self.in_flight_max,
-            done: VecDeque::new(),
-            waiting: Vec::new(),
-            seen: 0,
-        }
+impl<Q: Request> Drop for Handle<Q> {
+    fn drop(&mut self) {
+        lock(&self.shared).wakers[Q::WAITS_FOR as usize].remove(&self.number);
     }
 }
 
-impl<C: Content> Drop for Handle<C> {
-    fn drop(&mut self) {
-        lock(&self.shared).wakers.remove(&self.number);
+impl Shared {
+    /// The wakers of those who wait for what there is more of than `before`.
+    fn take_wakers(&mut self, before: Progress) -> [BTreeMap<u64, Waker>; 2] {
+        let progress = self.content.progress();
+        let mut taken = [BTreeMap::new(), BTreeMap::new()];
+        for kind in [WaitFor::Record, WaitFor::Change] {
+            let kind = kind as usize;
+            if progress[kind] != before[kind] {
+                taken[kind] = std::mem::take(&mut self.wakers[kind]);
+            }
+        }
+        taken
     }
 }
 
 /// A panic elsewhere does not spoil the content: no operation leaves it half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// True if a page that holds so many items and bytes takes one more.
+fn has_room(page: Page, items: usize, bytes: usize) -> bool {
+    items < usize::from(page.items_max.get()) && (items == 0 || bytes < page.bytes_max)
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! | trait | holds | one machine | cluster |
 //! |---|---|---|---|
-//! | [`Kv`] | sessions, owners, users, banned, settings, checkpoints of retained messages | embedded store | replicated map |
-//! | [`Journal`] | messages that a persistent session or the retained store needs, QoS 2 and cursor records | embedded store | replicated log |
+//! | [`Journal`] | messages that a persistent session or the retained store needs, in one order | segmented log | replicated log |
+//! | [`Kv`] | what else persistent sessions are made of, retained and delayed messages, settings | embedded tables | replicated map |
 //! | [`Fabric`] | frames between nodes | no other node | message bus |
 //!
 //! A back end is a handle with two ends. Requests go in with tickets, as many at a time as a loop turn has
@@ -13,6 +13,13 @@
 //! thread can make. Each worker has its own handle on the same content. [`memory`] holds the back ends that forget
 //! everything with their process; [`conformance`] is what every back end has to pass.
 //!
+//! # A commit is a transaction
+//!
+//! `Kv` and `Journal` of one store are two views of one content. A [`JournalRequest::Commit`] appends records *and*
+//! changes entries, all or nothing, in one order for the whole store. So a message and the mark that its packet
+//! identifier was received are stored together, and nothing ever has to be reconciled. The revision of an entry is the
+//! sequence of the commit that wrote it.
+//!
 //! # Bounds
 //!
 //! A handle has at most `in_flight_max` requests whose completions have not been polled; `submit` leaves the rest
@@ -21,27 +28,25 @@
 //!
 //! # How the shard uses them
 //!
-//! A shard emits requests as outputs, as it does its questions to the control plane; the driver gathers those of a
-//! loop turn for one `submit` and feeds completions back as replies. Meanwhile one client waits, never the shard.
-//! What a completion vouches for is the store's [`Durability`].
+//! A turn of a shard is one commit: what its requests changed that must last. Events that promise it (PUBACK, SUBACK,
+//! CONNACK, …) are held until the commit has completed; the rest leaves at once. Meanwhile one client waits, never the
+//! shard. What a completion vouches for is the store's [`Durability`].
 //!
 //! | acknowledged | waits for |
 //! |---|---|
-//! | CONNACK | in a cluster `Create` or `Update` of the owner's entry; `Create` or `Update` of the session's entry if the session outlives its connection |
-//! | SUBACK | the routes confirmed by the other shards and nodes; `Update` of the session's entry if persistent, with the position of each journal shard from which it reads |
-//! | PUBACK, PUBREC | `Append` of the message if a persistent session matches or the message is to be retained; of QoS 2 the record also says that this packet identifier was received, so both are stored or neither |
-//! | PUBREL to a subscriber, PUBCOMP to a publisher | `Append` of the state change to the shard of cursor records |
-//! | QoS 1 deliveries acknowledged by a subscriber | nothing: cursor records are gathered; what is lost in a crash is sent again with DUP |
+//! | CONNACK | the session's entry if the session outlives its connection |
+//! | SUBACK | the routes confirmed by the other shards; the subscription's entry if the session is persistent |
+//! | PUBACK, PUBREC | the record if a persistent session matches or the message is to be retained; of QoS 2 the same commit marks the packet identifier as received |
+//! | PUBREL to a subscriber, PUBCOMP to a publisher | the state change |
+//! | QoS 2 PUBLISH to a persistent session | its packet identifier, so that the same message has it after a crash |
+//! | QoS 1 deliveries acknowledged by a subscriber | nothing: they are written later, together; what is lost in a crash is sent again with DUP |
 //!
-//! A message is stored once. A persistent session is its entry, with filters, plus one cursor per journal shard,
-//! and its backlog is read from the journal. `Trim` follows the lowest cursor and the limits of age and size.
-//! Before a trim passes a retained message that is still current, its checkpoint is written to the `Kv`; a shard of
-//! cursor records is compacted by appending a summary and trimming what lies before it.
-//! At start, before the first listener opens: `Scan` of the sessions and the checkpoints, `Tail` of every shard to
-//! its end.
+//! A message is stored once. A persistent session is its entries, with filters, and one cursor; its backlog is read by
+//! [`JournalRequest::Read`]. What it gets while it is connected comes from [`JournalRequest::Tail`], so every session
+//! sees the order of the journal. `Trim` follows the lowest cursor and the limits of age and size.
+//! At start, before the first listener opens: `Scan` of the entries; nothing of the log has to be read.
 //!
-//! A failed write is not acknowledged. The publisher of an unacknowledged message sends it again, and the
-//! [`DedupId`] keeps the second from being stored beside the first. [`Retry`] says what else is possible.
+//! A failed commit is not acknowledged: the connections that wait for it end, and their clients try again.
 
 pub mod conformance;
 mod fabric;
@@ -55,8 +60,8 @@ use thiserror::Error;
 
 pub use fabric::{Fabric, FabricCommand, FabricError, FabricEvent, FabricLimits, NodeId, ReplyTo};
 pub use journal::{
-    DedupId, Extent, Journal, JournalError, JournalLimits, JournalReply, JournalRequest, JournalShard,
-    Record, Sequence,
+    DedupId, Extent, Interest, Journal, JournalError, JournalLimits, JournalReply, JournalRequest, Keep,
+    NewRecord, Record, Sequence, Value, Write, record_topic,
 };
 pub use kv::{
     Change, Entry, KEY_BYTES_MAX, Key, Kv, KvError, KvLimits, KvReply, KvRequest, Prefix, Revision,

@@ -119,7 +119,7 @@ fn watch(prefix: Prefix, after: Revision, items_max: u16) -> KvRequest {
 }
 
 /// Everything below.
-pub fn kv<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp) {
+pub fn kv<F: Factory>(factory: &mut F, now: Timestamp) {
     kv_compare_and_set(factory, now);
     kv_scan(factory, now);
     kv_watch(factory, now);
@@ -129,8 +129,9 @@ pub fn kv<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp) {
 }
 
 /// A write happens only on top of the revision it names; revisions increase.
-pub fn kv_compare_and_set<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp) {
-    let mut kv = caller(factory.open(), now);
+pub fn kv_compare_and_set<F: Factory>(factory: &mut F, now: Timestamp) {
+    let store = factory.open();
+    let mut kv = caller(factory.kv(&store), now);
     assert_eq!(kv.get("t.a"), None);
     kv.conflict(KvRequest::Update(key("t.a"), Revision(1), text("x")), None);
     kv.conflict(KvRequest::Delete(key("t.a"), Revision(1)), None);
@@ -157,7 +158,7 @@ pub fn kv_compare_and_set<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp
     assert!(kv.create("t.a", "three") > third);
 
     // Of two writers that start from the same revision one wins, also when they are in flight together.
-    let mut rival = caller(factory.share(&kv.store.0), now);
+    let mut rival = caller(factory.kv(&store), now);
     let tickets = ["k", "r"].map(|value| {
         let request = KvRequest::Update(key("t.b"), other, text(value));
         (kv.send(request.clone()), rival.send(request))
@@ -176,9 +177,10 @@ pub fn kv_compare_and_set<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp
 }
 
 /// Every key comes, in pages, and a watch from the scan's revision tells what changed meanwhile.
-pub fn kv_scan<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp) {
-    let mut kv = caller(factory.open(), now);
-    let mut writer = caller(factory.share(&kv.store.0), now);
+pub fn kv_scan<F: Factory>(factory: &mut F, now: Timestamp) {
+    let store = factory.open();
+    let mut kv = caller(factory.kv(&store), now);
+    let mut writer = caller(factory.kv(&store), now);
     assert_eq!(kv.scan(&Prefix::all(), 2, || ()).0, []);
     let mut expected = BTreeMap::new();
     for name in ["s.1", "s.2.x", "s.3", "s.4", "s.5"] {
@@ -218,7 +220,7 @@ pub fn kv_scan<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp) {
     let mut after = from;
     while picture.get(&key("s.3")) != Some(&None) {
         let answer = kv.ask(watch(below("s"), after, 1));
-        let (changes, watch_after) = KvCaller::<F::Store>::changes(answer, after);
+        let (changes, watch_after) = KvCaller::<F::Kv>::changes(answer, after);
         picture.extend(changes.into_iter().map(|change| (change.key, change.value)));
         after = watch_after;
     }
@@ -227,16 +229,17 @@ pub fn kv_scan<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp) {
 }
 
 /// A watch tells what came after a revision, waits if nothing did, and wakes its owner, whoever writes.
-pub fn kv_watch<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp) {
-    let mut kv = caller(factory.open(), now);
-    let mut writer = caller(factory.share(&kv.store.0), now);
+pub fn kv_watch<F: Factory>(factory: &mut F, now: Timestamp) {
+    let store = factory.open();
+    let mut kv = caller(factory.kv(&store), now);
+    let mut writer = caller(factory.kv(&store), now);
     let (_, start) = kv.scan(&below("w"), 1, || ());
     let waiting = kv.send(watch(below("w"), start, 10));
     let other = writer.create("v.a", "not watched");
     assert_eq!(kv.get("v.a"), Some((other, text("not watched"))));
     assert!(!kv.has_answered(waiting), "nothing watched has changed");
     let first = kv.check_wake(|| writer.create("w.a", "one"));
-    let (changes, after) = KvCaller::<F::Store>::changes(kv.answer(waiting), start);
+    let (changes, after) = KvCaller::<F::Kv>::changes(kv.answer(waiting), start);
     let change = |name, revision, value| Change {
         key: key(name),
         revision,
@@ -251,7 +254,7 @@ pub fn kv_watch<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp) {
     let mut position = after;
     while position < third {
         let answer = kv.ask(watch(below("w"), position, 1));
-        let (changes, watch_after) = KvCaller::<F::Store>::changes(answer, position);
+        let (changes, watch_after) = KvCaller::<F::Kv>::changes(answer, position);
         assert_eq!(changes.len(), 1);
         found.extend(changes);
         position = watch_after;
@@ -269,8 +272,9 @@ pub fn kv_watch<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp) {
 }
 
 /// The largest value fits and one byte more does not; a page ends where its bytes do.
-pub fn kv_limits<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp) {
-    let mut kv = caller(factory.open(), now);
+pub fn kv_limits<F: Factory>(factory: &mut F, now: Timestamp) {
+    let store = factory.open();
+    let mut kv = caller(factory.kv(&store), now);
     let bytes_max = kv.store.0.limits().value_bytes_max;
     let large = Bytes::from(vec![7; bytes_max]);
     let revision = kv.write(KvRequest::Create(key("l.a"), large.clone()));
@@ -302,25 +306,28 @@ pub fn kv_limits<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp) {
 }
 
 /// A handle takes as many requests as it says, and leaves the others.
-pub fn kv_in_flight<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp) {
-    let mut kv = caller(factory.open(), now);
+pub fn kv_in_flight<F: Factory>(factory: &mut F, now: Timestamp) {
+    let store = factory.open();
+    let mut kv = caller(factory.kv(&store), now);
     let in_flight_max = kv.store.0.limits().in_flight_max;
     kv.check_in_flight(in_flight_max, || KvRequest::Get(key("a")));
 }
 
 /// What completed is there after a crash, with its revision, and revisions go on. A volatile store may decline.
-pub fn kv_crash<F: Factory<Store: Kv>>(factory: &mut F, now: Timestamp) {
-    let mut kv = caller(factory.open(), now);
+pub fn kv_crash<F: Factory>(factory: &mut F, now: Timestamp) {
+    let store = factory.open();
+    let mut kv = caller(factory.kv(&store), now);
     let durability = kv.store.0.durability();
     let first = kv.create("c.a", "one");
     let second = kv.write(KvRequest::Update(key("c.a"), first, text("two")));
     let gone = kv.create("c.b", "gone");
     let deleted = kv.write(KvRequest::Delete(key("c.b"), gone));
     kv.send(KvRequest::Create(key("c.c"), text("in flight")));
-    let reopened = factory.crash(kv.store.0);
+    drop(kv);
+    let reopened = factory.crash(store);
     check_crash(durability, reopened.is_none());
     let Some(store) = reopened else { return };
-    let mut kv = caller(store, now);
+    let mut kv = caller(factory.kv(&store), now);
     assert_eq!(kv.get("c.a"), Some((second, text("two"))));
     assert_eq!(kv.get("c.b"), None);
     let torn = kv.get("c.c");

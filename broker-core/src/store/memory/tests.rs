@@ -4,9 +4,8 @@ use bytes::Bytes;
 
 use super::*;
 use crate::store::{
-    DedupId, Durability, Fabric, FabricCommand, FabricError, FabricEvent, FabricLimits, Fault, Journal,
-    JournalError, JournalLimits, JournalReply, JournalRequest, JournalShard, Key, Kv, KvError, KvLimits,
-    KvReply, KvRequest, Page, Prefix, Revision, conformance,
+    Fabric, FabricCommand, FabricError, FabricEvent, FabricLimits, Fault, Key, Kv, KvError, KvReply,
+    KvRequest, Prefix, Revision, conformance,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
@@ -19,38 +18,26 @@ const LIMITS: MemoryLimits = MemoryLimits {
     dedup_ids_max: 4,
 };
 
-struct Kvs;
+struct Memory;
 
-impl conformance::Factory for Kvs {
-    type Store = MemoryKv;
+impl conformance::Factory for Memory {
+    type Store = MemoryStore;
+    type Journal = MemoryJournal;
+    type Kv = MemoryKv;
 
-    fn open(&mut self) -> MemoryKv {
-        MemoryKv::new(LIMITS)
+    fn open(&mut self) -> MemoryStore {
+        MemoryStore::new(LIMITS)
     }
 
-    fn share(&mut self, store: &MemoryKv) -> MemoryKv {
-        store.clone()
+    fn journal(&mut self, store: &MemoryStore) -> MemoryJournal {
+        store.journal()
     }
 
-    fn crash(&mut self, _: MemoryKv) -> Option<MemoryKv> {
-        None
-    }
-}
-
-struct Journals;
-
-impl conformance::Factory for Journals {
-    type Store = MemoryJournal;
-
-    fn open(&mut self) -> MemoryJournal {
-        MemoryJournal::new(2, LIMITS)
+    fn kv(&mut self, store: &MemoryStore) -> MemoryKv {
+        store.kv()
     }
 
-    fn share(&mut self, store: &MemoryJournal) -> MemoryJournal {
-        store.clone()
-    }
-
-    fn crash(&mut self, _: MemoryJournal) -> Option<MemoryJournal> {
+    fn crash(&mut self, _: MemoryStore) -> Option<MemoryStore> {
         None
     }
 }
@@ -75,105 +62,14 @@ impl conformance::FabricFactory for Nodes {
     }
 }
 
-/// A store outlives one handle's end here, so it can stand for a durable one: the suite's own crash checks run.
-struct Kept<S>(S);
-
-impl Kv for Kept<MemoryKv> {
-    fn limits(&self) -> KvLimits {
-        self.0.limits()
-    }
-
-    fn durability(&self) -> Durability {
-        Durability::Async
-    }
-
-    fn submit(&mut self, now: Timestamp, requests: &mut VecDeque<(Ticket, KvRequest)>) {
-        self.0.submit(now, requests);
-    }
-
-    fn poll(&mut self, now: Timestamp, waker: &Waker) -> Option<(Ticket, Result<KvReply, KvError>)> {
-        self.0.poll(now, waker)
-    }
-}
-
-impl Journal for Kept<MemoryJournal> {
-    fn limits(&self) -> JournalLimits {
-        self.0.limits()
-    }
-
-    fn durability(&self) -> Durability {
-        Durability::Async
-    }
-
-    fn submit(&mut self, now: Timestamp, requests: &mut VecDeque<(Ticket, JournalRequest)>) {
-        self.0.submit(now, requests);
-    }
-
-    fn poll(
-        &mut self,
-        now: Timestamp,
-        waker: &Waker,
-    ) -> Option<(Ticket, Result<JournalReply, JournalError>)> {
-        self.0.poll(now, waker)
-    }
-}
-
-struct KeptBy<F>(F);
-
-impl<F: conformance::Factory<Store: Clone>> conformance::Factory for KeptBy<F> {
-    type Store = Kept<F::Store>;
-
-    fn open(&mut self) -> Self::Store {
-        Kept(self.0.open())
-    }
-
-    fn share(&mut self, store: &Self::Store) -> Self::Store {
-        Kept(store.0.clone())
-    }
-
-    fn crash(&mut self, store: Self::Store) -> Option<Self::Store> {
-        Some(Kept(store.0.clone()))
-    }
-}
-
-#[test]
-fn a_store_that_is_kept_passes_the_crash_checks() {
-    conformance::kv_crash(&mut KeptBy(Kvs), NOW);
-    conformance::journal_crash(&mut KeptBy(Journals), NOW);
-}
-
-#[test]
-#[should_panic = "survives the end of its process"]
-fn a_store_that_claims_to_be_durable_may_not_decline() {
-    struct Forgetful;
-
-    impl conformance::Factory for Forgetful {
-        type Store = Kept<MemoryKv>;
-
-        fn open(&mut self) -> Self::Store {
-            Kept(MemoryKv::new(LIMITS))
-        }
-
-        fn share(&mut self, store: &Self::Store) -> Self::Store {
-            Kept(store.0.clone())
-        }
-
-        fn crash(&mut self, _: Self::Store) -> Option<Self::Store> {
-            None
-        }
-    }
-
-    conformance::kv_crash(&mut Forgetful, NOW);
-}
-
 #[test]
 fn kv_conforms() {
-    conformance::kv(&mut Kvs, NOW);
+    conformance::kv(&mut Memory, NOW);
 }
 
 #[test]
 fn journal_conforms() {
-    conformance::journal(&mut Journals, NOW);
+    conformance::journal(&mut Memory, NOW);
 }
 
 #[test]
@@ -186,26 +82,9 @@ fn ask(kv: &mut MemoryKv, request: KvRequest) -> Result<KvReply, KvError> {
     kv.poll(NOW, Waker::noop()).unwrap().1
 }
 
-fn append(journal: &mut MemoryJournal, now: Timestamp, id: u128) -> Result<JournalReply, JournalError> {
-    let request = JournalRequest::Append {
-        shard: JournalShard(0),
-        record: Bytes::from(vec![7; 1000]),
-        dedup: DedupId(id),
-    };
-    journal.submit(now, &mut VecDeque::from([(Ticket(0), request)]));
-    journal.poll(now, Waker::noop()).unwrap().1
-}
-
-fn is_duplicate(answer: Result<JournalReply, JournalError>) -> bool {
-    match answer.unwrap() {
-        JournalReply::Appended { duplicate, .. } => duplicate,
-        other => panic!("{other:?}"),
-    }
-}
-
 #[test]
 fn a_watch_too_far_behind_scans_anew() {
-    let mut kv = MemoryKv::new(LIMITS);
+    let mut kv = MemoryStore::new(LIMITS).kv();
     let key = Key::new("a").unwrap();
     let mut revision = Revision(1);
     ask(&mut kv, KvRequest::Create(key.clone(), Bytes::new())).unwrap();
@@ -231,7 +110,7 @@ fn a_watch_too_far_behind_scans_anew() {
 
 #[test]
 fn a_key_deleted_and_created_again_shows_its_last_state() {
-    let mut kv = MemoryKv::new(LIMITS);
+    let mut kv = MemoryStore::new(LIMITS).kv();
     let key = Key::new("a").unwrap();
     let create = KvRequest::Create(key.clone(), Bytes::new());
     for request in [
@@ -263,7 +142,7 @@ fn a_key_deleted_and_created_again_shows_its_last_state() {
 
 #[test]
 fn a_full_store_says_so_until_there_is_room() {
-    let mut kv = MemoryKv::new(LIMITS);
+    let mut kv = MemoryStore::new(LIMITS).kv();
     let value = Bytes::from(vec![7; 1000]);
     let create = |name| KvRequest::Create(Key::new(name).unwrap(), value.clone());
     for name in ["a", "b", "c", "d"] {
@@ -275,40 +154,6 @@ fn a_full_store_says_so_until_there_is_room() {
     assert_eq!(smaller, Ok(KvReply::Written(Revision(5))));
     ask(&mut kv, create("e")).unwrap();
 
-    let mut journal = MemoryJournal::new(1, LIMITS);
-    for id in 0..4 {
-        append(&mut journal, NOW, id).unwrap();
-    }
-    assert_eq!(
-        append(&mut journal, NOW, 4),
-        Err(JournalError::Fault(Fault::Full))
-    );
-    let request = JournalRequest::Trim {
-        shard: JournalShard(0),
-        upto: crate::store::Sequence(2),
-    };
-    journal.submit(NOW, &mut VecDeque::from([(Ticket(1), request)]));
-    assert!(journal.poll(NOW, Waker::noop()).unwrap().1.is_ok());
-    append(&mut journal, NOW, 4).unwrap();
-}
-
-#[test]
-fn dedup_ids_are_forgotten_by_time_and_by_number() {
-    let limits = MemoryLimits {
-        bytes_max: u64::MAX,
-        ..LIMITS
-    };
-    let mut journal = MemoryJournal::new(1, limits);
-    let end = NOW.after(LIMITS.dedup_window);
-    assert!(!is_duplicate(append(&mut journal, NOW, 1)));
-    assert!(is_duplicate(append(&mut journal, end, 1)));
-    assert!(!is_duplicate(append(&mut journal, end.after_secs(1), 1)));
-    for id in 2..5 {
-        append(&mut journal, end.after_secs(1), id).unwrap();
-    }
-    assert!(is_duplicate(append(&mut journal, end.after_secs(1), 1)));
-    append(&mut journal, end.after_secs(1), 5).unwrap();
-    assert!(!is_duplicate(append(&mut journal, end.after_secs(1), 1)));
 }
 
 #[test]
