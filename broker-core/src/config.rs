@@ -1,7 +1,7 @@
 //! Settings of the broker core: the limits of `mqtt.*` and their relatives. Plain values; the gateway reads them
 //! from its configuration.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{QoS, ReasonCode};
 
@@ -63,6 +63,12 @@ pub struct MqttConfig {
     pub max_mqueue_len: usize,
     /// Bytes that wait in one session; 0: no limit. The same policy.
     pub max_mqueue_bytes: usize,
+    /// Messages that have waited for longer in a session are dropped instead of delivered (counted); `None`: no limit.
+    pub mqueue_age_max: Option<Duration>,
+    /// Priorities of waiting messages by topic name, 1 to 255: a higher one is delivered first and dropped last.
+    pub mqueue_priorities: Arc<BTreeMap<Box<str>, u8>>,
+    /// The priority of topics that are not named.
+    pub mqueue_default_priority: DefaultPriority,
     /// QoS 2 messages received and not yet released, per session; 0: no limit but `receive_maximum`. MQTT 5 clients
     /// are told the lower of the two as Receive Maximum; a client that goes beyond is disconnected (0x93).
     pub max_awaiting_rel: usize,
@@ -90,6 +96,15 @@ pub struct MqttConfig {
     pub idle_timeout: Duration,
     /// Subscriptions of one session; 0: no limit.
     pub max_subscriptions: usize,
+}
+
+/// `mqtt.mqueue_default_priority`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultPriority {
+    /// Above every named topic.
+    Highest,
+    /// Below every named topic.
+    Lowest,
 }
 
 /// How a shared subscription picks a member for a message.
@@ -140,6 +155,15 @@ impl DenyCode {
 }
 
 impl MqttConfig {
+    /// The priority of waiting messages of this topic, higher first: 0 to 256. The same for all if no topic is named.
+    pub fn mqueue_priority(&self, topic: &str) -> u16 {
+        match (self.mqueue_priorities.get(topic), self.mqueue_default_priority) {
+            (Some(&priority), _) => priority.into(),
+            (None, DefaultPriority::Highest) => u16::from(u8::MAX) + 1,
+            (None, DefaultPriority::Lowest) => 0,
+        }
+    }
+
     /// The keep alive that replaces what a client proposed, if it does.
     pub fn imposed_keep_alive(&self, proposed: u16) -> Option<u16> {
         self.server_keepalive
@@ -185,6 +209,9 @@ impl Default for MqttConfig {
             max_inflight: 32,
             max_mqueue_len: 1000,
             max_mqueue_bytes: 64 << 20,
+            mqueue_age_max: None,
+            mqueue_priorities: Arc::default(),
+            mqueue_default_priority: DefaultPriority::Lowest,
             max_awaiting_rel: 1000,
             retry_interval: None,
             session_expiry_interval: Duration::from_secs(2 * 3600),
@@ -198,5 +225,23 @@ impl Default for MqttConfig {
             idle_timeout: Duration::from_secs(15),
             max_subscriptions: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_that_are_not_named_come_before_or_after_all_others() {
+        let named = BTreeMap::from([("a/b".into(), 1), ("c".into(), 255)]);
+        let with = |default| MqttConfig {
+            mqueue_priorities: Arc::new(named.clone()),
+            mqueue_default_priority: default,
+            ..MqttConfig::default()
+        };
+        let order = |default| ["a/b", "c", "x"].map(|topic| with(default).mqueue_priority(topic));
+        assert_eq!(order(DefaultPriority::Lowest), [1, 255, 0]);
+        assert_eq!(order(DefaultPriority::Highest), [1, 255, 256]);
     }
 }

@@ -25,7 +25,7 @@ pub mod timer;
 pub mod topic;
 
 pub use client::{CertificateInfo, ClientInfo, ConnectionInfo};
-pub use config::{Config, DenyAction, DenyCode, MqttConfig, Redirect, SharedStrategy};
+pub use config::{Config, DefaultPriority, DenyAction, DenyCode, MqttConfig, Redirect, SharedStrategy};
 pub use ids::{ClientId, LinkId, PacketId, QoS, ShardId};
 pub use message::{Message, MessageParts, Properties, PropertiesBuilder, Property};
 pub use peer::{Close, Effects, Outbox, Peer};

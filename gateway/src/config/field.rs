@@ -1,13 +1,17 @@
 //! Fields of the settings as values of keys, and back.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use broker_core::{DenyAction, DenyCode, QoS, RetainHandling, SharedStrategy, hooks::RewriteAction};
+use broker_core::{
+    DefaultPriority, DenyAction, DenyCode, QoS, RetainHandling, SharedStrategy, hooks::RewriteAction,
+    store::Durability, topic,
+};
 
 use super::{
     bind::Bind,
     listener::{Enable, TlsVersions, Verify},
     settings::{LogFormat, LogLevel, NoMatch, RedirectReason, UserIdType},
+    units,
     value::Value,
 };
 
@@ -45,6 +49,18 @@ macro_rules! numbers {
     )+};
 }
 numbers!(u16, u32, usize);
+
+impl Field for u64 {
+    fn to_value(&self) -> Value {
+        Value::Number(*self)
+    }
+    fn from_value(value: Value) -> Option<u64> {
+        match value {
+            Value::Number(number) => Some(number),
+            _ => None,
+        }
+    }
+}
 
 impl Field for QoS {
     fn to_value(&self) -> Value {
@@ -215,6 +231,54 @@ impl Seconds {
     }
 }
 
+/// Priorities of topics, written as EMQX does: `a/b=10, c=8`.
+pub(super) struct Priorities;
+
+impl Priorities {
+    /// In place of the empty list.
+    const NONE: &str = "disabled";
+
+    pub(super) fn to_value(priorities: &Arc<BTreeMap<Box<str>, u8>>) -> Value {
+        let items: Vec<String> = priorities
+            .iter()
+            .map(|(topic, priority)| format!("{topic}={priority}"))
+            .collect();
+        Value::Text(if items.is_empty() {
+            Priorities::NONE.to_owned()
+        } else {
+            items.join(", ")
+        })
+    }
+    pub(super) fn from_value(value: Value) -> Option<Arc<BTreeMap<Box<str>, u8>>> {
+        Priorities::parse(&String::from_value(value)?).ok().map(Arc::new)
+    }
+
+    /// The error completes the sentence "VALUE …".
+    pub(super) fn parse(text: &str) -> Result<BTreeMap<Box<str>, u8>, String> {
+        let mut priorities = BTreeMap::new();
+        if text.eq_ignore_ascii_case(Priorities::NONE) {
+            return Ok(priorities);
+        }
+        for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            let (topic, number) = item
+                .split_once('=')
+                .ok_or_else(|| format!("has `{item}`, which names no priority"))?;
+            let (topic, number) = (topic.trim(), number.trim());
+            if !topic::is_valid_name(topic) {
+                return Err(format!("has `{topic}`, which is not a topic name"));
+            }
+            let priority = units::parse_digits(number).and_then(|number| u8::try_from(number).ok());
+            let Some(priority @ 1..) = priority else {
+                return Err(format!("has `{number}`, which is not a number from 1 to 255"));
+            };
+            if priorities.insert(topic.into(), priority).is_some() {
+                return Err(format!("names `{topic}` twice"));
+            }
+        }
+        Ok(priorities)
+    }
+}
+
 /// An enumeration whose variants are words.
 pub(super) trait Words {
     /// Every word, as [`super::value::Kind::Choice`] wants them.
@@ -255,6 +319,8 @@ words! {
     }
     DenyAction { Ignore = "ignore", Disconnect = "disconnect" }
     DenyCode { NotAuthorized = "not_authorized", UnspecifiedError = "unspecified_error" }
+    DefaultPriority { Highest = "highest", Lowest = "lowest" }
+    Durability { Sync = "sync", Async = "async", None = "none" }
     NoMatch { Allow = "allow", Deny = "deny" }
     UserIdType { Username = "username", ClientId = "clientid" }
     Verify { None = "verify_none", Peer = "verify_peer" }

@@ -31,6 +31,6 @@ pub use listener::{
 pub use load::{Loaded, Sources, load};
 pub use settings::{
     Authentication, Authorization, AutoSubscription, Log, LogFormat, LogLevel, NoMatch, Node, RedirectReason,
-    RewriteRule, ServerRedirect, Settings, SysTopics, UserIdType,
+    RewriteRule, ServerRedirect, Settings, Store, SysTopics, UserIdType,
 };
 pub(crate) use syntax::quote;

@@ -6,6 +6,7 @@ use broker_core::{
     QoS, Redirect, RetainHandling, SubscribeOptions,
     admission::TopicFilterError,
     hooks::{self, AutoSubscribeTopic, RewriteAction, RewriteError},
+    store::Durability,
 };
 
 use super::listener::{Listener, ListenerKind};
@@ -18,6 +19,8 @@ pub struct Settings {
     pub broker: broker_core::Config,
     /// The rest of `node.*`.
     pub node: Node,
+    /// `durability` and `store.*`.
+    pub store: Store,
     /// `listeners.*`, by kind, then by name. Holds also those that are switched off.
     pub listeners: Vec<Listener>,
     /// `mqtt.server_redirect.*`; [`super::load`] gives it to the broker core as [`broker_core::Config::redirect`].
@@ -45,6 +48,19 @@ pub struct Node {
     pub data_dir: PathBuf,
     /// `node.workers`, at least 1; `None`: one per core.
     pub workers: Option<u16>,
+}
+
+/// `durability` and `store.*`: what is kept on disk, in `node.data_dir`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// `durability`; [`Durability::None`]: nothing is kept, and no file is touched.
+    pub durability: Durability,
+    /// `max_bytes` of messages; `None`: as many as fit the disk.
+    pub max_bytes: Option<u64>,
+    /// `max_age` of messages; `None`: as old as their readers allow.
+    pub max_age: Option<Duration>,
+    /// `segment_bytes`: size of one file of the log.
+    pub segment_bytes: u64,
 }
 
 /// `mqtt.server_redirect.*`: CONNECT is answered by the address of another server (MQTT 5 §4.11).
@@ -195,6 +211,12 @@ impl Default for Settings {
             node: Node {
                 data_dir: PathBuf::from("./data"),
                 workers: None,
+            },
+            store: Store {
+                durability: Durability::Sync,
+                max_bytes: Some(10 << 30),
+                max_age: None,
+                segment_bytes: 64 << 20,
             },
             listeners: ListenerKind::ALL
                 .map(|kind| Listener::new(kind, "default"))

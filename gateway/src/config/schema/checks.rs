@@ -2,7 +2,7 @@
 
 use broker_core::{admission::Template, topic};
 
-use super::super::{bind::Bind, listener::ListenerKind};
+use super::super::{bind::Bind, field::Priorities, listener::ListenerKind};
 
 fn ensure(is_valid: bool, problem: &str) -> Result<(), String> {
     if is_valid { Ok(()) } else { Err(problem.to_owned()) }
@@ -48,6 +48,10 @@ pub(super) fn filter(text: &str) -> Result<(), String> {
         topic::is_valid_filter(text),
         "is not a topic filter (MQTT 5 §4.7)",
     )
+}
+
+pub(super) fn priorities(text: &str) -> Result<(), String> {
+    Priorities::parse(text).map(drop)
 }
 
 /// Whether it compiles is judged with the rule as a whole.

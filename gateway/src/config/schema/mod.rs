@@ -7,6 +7,7 @@ mod mqtt;
 mod nearest;
 mod node;
 mod rules;
+mod store;
 
 use super::{
     listener::{Listener, ListenerKind},
@@ -103,9 +104,15 @@ fn store<T>(field: &mut T, value: Option<T>) -> bool {
 
 /// The whole table, in the order of `config dump`.
 pub(super) fn specs() -> impl Iterator<Item = &'static Spec> {
-    [node::SPECS, listener::SPECS, mqtt::SPECS, rules::SPECS]
-        .into_iter()
-        .flatten()
+    [
+        node::SPECS,
+        store::SPECS,
+        listener::SPECS,
+        mqtt::SPECS,
+        rules::SPECS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The key `key`. The error is the whole message, with the nearest key.

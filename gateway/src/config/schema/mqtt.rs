@@ -1,6 +1,6 @@
 //! Keys of the broker: `mqtt.*`, `broker.*`, `retainer.*`, `delayed.*`.
 
-use broker_core::SharedStrategy;
+use broker_core::{DefaultPriority, SharedStrategy};
 
 use super::{Access, Spec, checks, lens};
 use crate::config::{
@@ -20,6 +20,11 @@ const INFINITY_OR_ZERO: Option<Keyword> = Some(Keyword {
 const DISABLED: Option<Keyword> = Some(Keyword {
     word: "disabled",
     zero: false,
+});
+
+const DISABLED_OR_ZERO: Option<Keyword> = Some(Keyword {
+    word: "disabled",
+    zero: true,
 });
 
 pub(super) static SPECS: &[Spec] = &[
@@ -134,6 +139,34 @@ pub(super) static SPECS: &[Spec] = &[
         },
         access: Access::Node(lens!(Limit, broker.mqtt.max_mqueue_bytes)),
         doc: "Bytes of messages that wait in one session, with the policy of `mqtt.max_mqueue_len`.",
+    },
+    Spec {
+        pattern: "mqtt.max_mqueue_age",
+        kind: Kind::Duration {
+            min: 1000,
+            max: 315_360_000_000,
+            step: 1,
+            keyword: DISABLED_OR_ZERO,
+        },
+        access: Access::Node(lens!(broker.mqtt.mqueue_age_max)),
+        doc: "How long a message may wait in a session. One that has waited for longer is not delivered, and counted.",
+    },
+    Spec {
+        pattern: "mqtt.mqueue_priorities",
+        kind: Kind::Text {
+            allowed: "TOPIC=NUMBER, separated by commas, with numbers from 1 to 255, or disabled",
+            check: checks::priorities,
+        },
+        access: Access::Node(lens!(Priorities, broker.mqtt.mqueue_priorities)),
+        doc: "Priorities of waiting messages by topic, such as `alarm/fire=10, alarm/door=8`. Those with the highest \
+              number are delivered first and dropped last; within a priority the order of publication stands. \
+              Topics are names without wildcards. `disabled` treats all messages alike.",
+    },
+    Spec {
+        pattern: "mqtt.mqueue_default_priority",
+        kind: Kind::Choice(DefaultPriority::WORDS),
+        access: Access::Node(lens!(broker.mqtt.mqueue_default_priority)),
+        doc: "Whether topics that `mqtt.mqueue_priorities` does not name come before or after all that it names.",
     },
     Spec {
         pattern: "mqtt.max_awaiting_rel",

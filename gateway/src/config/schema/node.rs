@@ -42,8 +42,10 @@ pub(super) static SPECS: &[Spec] = &[
             check: checks::required_path,
         },
         access: Access::Node(lens!(node.data_dir)),
-        doc: "Directory for everything the node keeps. Like every path of the configuration it is taken from the \
-              working directory of the process unless it is absolute.",
+        doc: "Directory for what outlives the process: sessions, their messages, retained and delayed messages. It is \
+              made if it is missing, and belongs to one running node. With `durability = none` it is not used. Like \
+              every path of the configuration it is taken from the working directory of the process unless it is \
+              absolute. A change needs a restart.",
     },
     Spec {
         pattern: "node.workers",

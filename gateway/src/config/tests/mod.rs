@@ -6,6 +6,7 @@ use super::*;
 
 mod errors;
 mod sources;
+mod store;
 mod text;
 
 /// Loads `text` as the file `t.conf`; the errors do not show its directory.

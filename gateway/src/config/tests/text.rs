@@ -54,7 +54,8 @@ const UNUSUAL: &str = "node.name = café\nacl_file = \"a # b\\\"c\\\\.conf\"\nmq
     listeners.tcp.b.bind = [::1]:99\nlisteners.tcp.b.mountpoint = \"m/${clientid}/\"\n\
     listeners.ws.default.websocket.check_origins = \"https://a.example, null\"\n\
     listeners.ssl.default.ssl_options.versions = tlsv1.2\nauto_subscribe.7.topic = \"#\"\nrewrite.1.source_topic = \"#\"\nrewrite.1.re = ^(.*) # comment\n\
-    rewrite.1.dest_topic = x/$1\nmqtt.server_redirect.server_reference = a.example b.example:1883\n";
+    rewrite.1.dest_topic = x/$1\ndurability = none\nstore.max_bytes = 0\nstore.max_age = 36h\n\
+    mqtt.mqueue_priorities = \"b=7,a/c = 255 ,\"\nmqtt.server_redirect.server_reference = a.example b.example:1883\n";
 
 #[test]
 fn what_is_dumped_is_read_again() {
