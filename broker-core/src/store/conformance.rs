@@ -3,7 +3,7 @@
 //!
 //! A function panics at the first difference, as tests do, and if a completion is ten seconds late. Each opens
 //! stores of its own by a [`Factory`]; `now` is the time at which everything happens. Limits are tried out, so the
-//! factory's stores should have low ones.
+//! factory's stores should have low ones, but room for 64 KiB and eight dedup ids.
 //!
 //! Alone in this crate it parks its thread, to wait for back ends that work on others.
 
@@ -29,7 +29,11 @@ use super::{Durability, Journal, Kv, Page};
 use crate::shard::Ticket;
 
 pub use fabric::{FabricFactory, fabric, fabric_frames, fabric_limits, fabric_membership, fabric_requests};
-pub use journal::journal;
+pub use journal::{
+    journal, journal_atomic, journal_crash, journal_crash_in_flight, journal_dedup, journal_entries,
+    journal_in_flight, journal_limits, journal_order, journal_read, journal_read_after_commit,
+    journal_read_keep, journal_tail, journal_tail_waits, journal_trim,
+};
 pub use kv::{kv, kv_compare_and_set, kv_crash, kv_in_flight, kv_limits, kv_scan, kv_watch};
 
 /// Makes the stores to be tested.
@@ -101,6 +105,14 @@ impl<S, Q, A> Caller<S, Q, A> {
             );
             self.done.push_back(completion);
         }
+    }
+
+    /// The next completions, in the order in which they come.
+    fn completions(&mut self, count: usize) -> Vec<(Ticket, A)> {
+        assert!(self.done.is_empty(), "nothing else is waited for");
+        (0..count)
+            .map(|_| wait(|waker| (self.poll)(&mut self.store, waker)))
+            .collect()
     }
 
     fn ask(&mut self, request: Q) -> A {

@@ -150,6 +150,7 @@ pub enum KvReply {
         watch_after: Revision,
     },
     /// Changes by increasing revision, at least one. Of several changes to a key all but the last may be left out.
+    /// Those of one commit come in one page, also if that makes it larger than asked for.
     Changed {
         /// The changes.
         changes: Vec<Change>,

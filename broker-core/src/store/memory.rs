@@ -30,6 +30,9 @@ pub struct MemoryLimits {
     /// Bytes of keys, values and records in all, each with what it takes to hold it (about 100 bytes); beyond,
     /// what makes the store larger fails with [`Fault::Full`](super::Fault::Full). Default: 256 MiB.
     pub bytes_max: u64,
+    /// When the records have more bytes than this, the oldest are dropped, also if somebody still wants them. Default:
+    /// no limit.
+    pub log_bytes_max: Option<u64>,
     /// Bytes of one value or record. Default: 2 MiB.
     pub item_bytes_max: usize,
     /// Requests of one handle submitted and not polled. Default: 4096.
@@ -46,6 +49,7 @@ impl Default for MemoryLimits {
     fn default() -> MemoryLimits {
         MemoryLimits {
             bytes_max: 256 << 20,
+            log_bytes_max: None,
             item_bytes_max: 2 << 20,
             in_flight_max: 4096,
             history_max: 65_536,
@@ -84,6 +88,11 @@ impl MemoryStore {
     /// A handle on the entries.
     pub fn kv(&self) -> MemoryKv {
         MemoryKv::new(self)
+    }
+
+    /// Records dropped because of [`MemoryLimits::log_bytes_max`].
+    pub fn records_dropped(&self) -> u64 {
+        lock(&self.shared).content.log.dropped()
     }
 }
 

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -11,10 +11,10 @@ use crate::{
 type Answer = Result<KvReply, KvError>;
 
 /// A handle, and the time, which its callbacks cannot capture.
-struct Timed<S>(S, Timestamp);
-type KvCaller<S> = Caller<Timed<S>, KvRequest, Answer>;
+pub(super) struct Timed<S>(S, Timestamp);
+pub(super) type KvCaller<S> = Caller<Timed<S>, KvRequest, Answer>;
 
-fn caller<S: Kv>(store: S, now: Timestamp) -> KvCaller<S> {
+pub(super) fn caller<S: Kv>(store: S, now: Timestamp) -> KvCaller<S> {
     Caller {
         store: Timed(store, now),
         submit: |Timed(store, now), requests| store.submit(*now, requests),
@@ -24,7 +24,7 @@ fn caller<S: Kv>(store: S, now: Timestamp) -> KvCaller<S> {
     }
 }
 
-fn key(name: &str) -> Key {
+pub(super) fn key(name: &str) -> Key {
     Key::new(name).expect("the tests use valid keys")
 }
 
@@ -40,15 +40,25 @@ impl<S: Kv> KvCaller<S> {
         }
     }
 
-    fn create(&mut self, name: &str, value: &'static str) -> Revision {
+    pub(super) fn create(&mut self, name: &str, value: &'static str) -> Revision {
         self.write(KvRequest::Create(key(name), text(value)))
     }
 
-    fn get(&mut self, name: &str) -> Option<(Revision, Bytes)> {
+    pub(super) fn get(&mut self, name: &str) -> Option<(Revision, Bytes)> {
         match self.ask(KvRequest::Get(key(name))) {
             Ok(KvReply::Entry(entry)) => entry.map(|entry| (entry.revision, entry.value)),
             other => panic!("get brought {other:?}"),
         }
+    }
+
+    pub(super) fn update(&mut self, name: &str, revision: Revision, value: &'static str) -> Revision {
+        self.write(KvRequest::Update(key(name), revision, text(value)))
+    }
+
+    /// One page of the changes below `name`.
+    pub(super) fn watch(&mut self, name: &str, after: Revision, items_max: u16) -> Vec<Change> {
+        let answer = self.ask(watch(below(name), after, items_max));
+        Self::changes(answer, after).0
     }
 
     fn conflict(&mut self, request: KvRequest, current: Option<Revision>) {
@@ -99,14 +109,25 @@ impl<S: Kv> KvCaller<S> {
         };
         let mut last = after;
         for change in &changes {
-            assert!(
-                change.revision > last,
-                "by increasing revision, after the one known"
-            );
+            assert!(change.revision > after, "after the one known");
+            assert!(change.revision >= last, "by increasing revision");
             last = change.revision;
         }
+        let keys: BTreeSet<_> = changes
+            .iter()
+            .map(|change| (&change.key, change.revision))
+            .collect();
+        assert_eq!(keys.len(), changes.len(), "a commit changes a key once");
         assert!(!changes.is_empty() && watch_after >= last);
         (changes, watch_after)
+    }
+}
+
+pub(super) fn change(name: &str, revision: Revision, value: Option<Bytes>) -> Change {
+    Change {
+        key: key(name),
+        revision,
+        value,
     }
 }
 
@@ -240,11 +261,6 @@ pub fn kv_watch<F: Factory>(factory: &mut F, now: Timestamp) {
     assert!(!kv.has_answered(waiting), "nothing watched has changed");
     let first = kv.check_wake(|| writer.create("w.a", "one"));
     let (changes, after) = KvCaller::<F::Kv>::changes(kv.answer(waiting), start);
-    let change = |name, revision, value| Change {
-        key: key(name),
-        revision,
-        value,
-    };
     assert_eq!(changes, [change("w.a", first, Some(text("one")))]);
 
     // The last change of every key comes, in pages; its own writes too.

@@ -120,6 +120,9 @@ impl Content {
         for (sequence, record) in (first.0..).zip(records) {
             self.log.push(Sequence(sequence), record);
         }
+        if let Some(bytes_max) = self.limits.log_bytes_max {
+            self.log.keep_within(bytes_max);
+        }
         self.records += records.len() as u64;
         self.changes += changes.len() as u64;
         for (key, value) in changes {
@@ -135,7 +138,11 @@ impl Content {
             Value::PutRecord(_) | Value::Delete => None,
         });
         let bytes_max = self.limits.item_bytes_max;
-        let mut sizes = records.iter().map(|record| &record.data).chain(values).map(Bytes::len);
+        let mut sizes = records
+            .iter()
+            .map(|record| &record.data)
+            .chain(values)
+            .map(Bytes::len);
         match sizes.find(|bytes| *bytes > bytes_max) {
             Some(bytes) => Err(Fault::TooLarge { bytes, bytes_max }),
             None => Ok(()),

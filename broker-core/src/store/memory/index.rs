@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use super::log::give_back;
 use crate::{
-    store::{Interest, Keep, Sequence},
+    store::{Interest, Sequence},
     topic,
 };
 
@@ -41,7 +41,11 @@ impl Index {
 
     /// By how much the next record of `topic` makes the charge larger.
     pub(super) fn growth(&self, topic: &str) -> u64 {
-        if self.topics.contains_key(topic) { 0 } else { charge(topic) }
+        if self.topics.contains_key(topic) {
+            0
+        } else {
+            charge(topic)
+        }
     }
 
     pub(super) fn push(&mut self, topic: &str, place: Sequence, bytes: usize) {
@@ -71,11 +75,17 @@ impl Index {
         }
     }
 
-    /// The records from a place on whose topics match a filter, by increasing place.
-    pub(super) fn matches(&self, interest: &Interest, from: Sequence) -> Matches<'_> {
+    /// The records from a place on whose topics match a filter, by increasing place. `None`: more than `budget`
+    /// topics would have to be looked at.
+    pub(super) fn matches(
+        &self,
+        interest: &Interest,
+        from: Sequence,
+        mut budget: usize,
+    ) -> Option<Matches<'_>> {
         let mut names = BTreeSet::new();
         for filter in &interest.filters {
-            self.find(filter, &mut names);
+            self.find(filter, &mut budget, &mut names)?;
         }
         let mut matches = Matches {
             lists: Vec::with_capacity(names.len()),
@@ -93,25 +103,30 @@ impl Index {
                 matches.lists.push((topic, start));
             }
         }
-        matches
+        Some(matches)
     }
 
-    /// Adds the topics that match `filter`.
-    fn find<'a>(&'a self, filter: &str, names: &mut BTreeSet<&'a str>) {
+    /// Adds the topics that match `filter`. `None`: the budget does not suffice.
+    fn find<'a>(&'a self, filter: &str, budget: &mut usize, names: &mut BTreeSet<&'a str>) -> Option<()> {
         // `a/#` stands for `a` and what starts with `a/`, between which others lie.
         let exact = filter.strip_suffix("/#").unwrap_or(filter);
+        *budget = budget.checked_sub(1)?;
         names.extend(self.sorted.get(exact).map(|name| &**name));
         let Some(wildcard) = filter.find(['+', '#']) else {
-            return;
+            return Some(());
         };
         let prefix = &filter[..wildcard];
         let range = (Bound::Included(prefix), Bound::Unbounded);
-        let range = self.sorted.range::<str, _>(range).map(|name| &**name);
-        names.extend(
-            range
-                .take_while(|name| name.starts_with(prefix))
-                .filter(|name| topic::matches(filter, name)),
-        );
+        for name in self.sorted.range::<str, _>(range) {
+            if !name.starts_with(prefix) {
+                break;
+            }
+            *budget = budget.checked_sub(1)?;
+            if topic::matches(filter, name) {
+                names.insert(name);
+            }
+        }
+        Some(())
     }
 }
 
@@ -125,17 +140,19 @@ pub(super) struct Matches<'a> {
     lists: Vec<(&'a Topic, usize)>,
     /// That place, and the number of the list.
     heads: BinaryHeap<Reverse<(Sequence, usize)>>,
-    /// Records not yet taken.
     items: u64,
-    /// Bytes of their data.
     bytes: u64,
 }
 
 impl Matches<'_> {
-    /// True if there are more than should be kept.
-    pub(super) fn exceed(&self, keep: Keep) -> bool {
-        let is_over = |value, max| max != 0 && value > max;
-        self.items > 1 && (is_over(self.items, keep.items_max) || is_over(self.bytes, keep.bytes_max))
+    /// Records not yet taken.
+    pub(super) fn items(&self) -> u64 {
+        self.items
+    }
+
+    /// Bytes of their data.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(super) fn peek(&self) -> Option<Sequence> {
