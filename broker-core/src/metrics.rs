@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::store::Sequence;
+
 /// A number that one thread writes and every thread may read.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -31,11 +33,15 @@ impl Counter {
 }
 
 macro_rules! metrics {
-    ($(#[$top:meta])* $struct:ident { $($field:ident = $name:literal, $doc:literal;)* }) => {
+    (
+        $(#[$top:meta])*
+        $struct:ident { $($field:ident = $name:literal, $doc:literal;)* $(; { $($other:ident,)* })? }
+    ) => {
         $(#[$top])*
         #[derive(Debug, Default)]
         pub struct $struct {
             $(#[doc = $doc] pub $field: Counter,)*
+            $($(pub(crate) $other: Counter,)*)?
         }
 
         impl $struct {
@@ -96,6 +102,10 @@ metrics! {
         client_subscribe = "client.subscribe", "Subscriptions made.";
         client_unsubscribe = "client.unsubscribe", "Subscriptions ended.";
         wills_published = "messages.will", "Will messages published.";
+        delivery_dropped_trimmed = "delivery.dropped.trimmed", "Of dropped deliveries, those whose message a limit of the store has cut.";
+        store_failures = "store.failures", "Requests to the store that failed.";
+        store_pauses = "store.pauses", "Connections not read for a while because the store was too slow.";
+        store_unreadable = "store.unreadable", "Records and entries that could not be read.";
     }
 }
 
@@ -109,5 +119,15 @@ metrics! {
         topics = "topics.count", "Distinct topic filters.";
         retained = "retained.count", "Retained messages.";
         delayed = "delayed.count", "Messages that wait for their time.";
+        ; {
+            journal_low,
+        }
+    }
+}
+
+impl Stats {
+    /// The first place in the journal that the shard needs; [`Sequence::default`] until that is known.
+    pub fn journal_low(&self) -> Sequence {
+        Sequence(self.journal_low.get())
     }
 }

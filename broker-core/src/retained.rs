@@ -132,17 +132,17 @@ impl RetainedStore {
         Page::Done
     }
 
-    /// Removes messages that have expired by `now`, at most `budget` of them; returns how many it removed.
-    /// There are more if [`RetainedStore::next_expiry`] has passed, still.
-    pub fn expire(&mut self, now: Timestamp, budget: usize) -> usize {
-        let mut removed = 0;
-        while removed < budget && self.next_expiry().is_some_and(|at| at <= now) {
+    /// Takes out messages that have expired by `now`, at most `budget` of them. There are more if
+    /// [`RetainedStore::next_expiry`] has passed, still.
+    pub fn expire(&mut self, now: Timestamp, budget: usize) -> Vec<Message> {
+        let mut removed = Vec::new();
+        while removed.len() < budget && self.next_expiry().is_some_and(|at| at <= now) {
             let Some(ByExpiry(message)) = self.expiring.pop_first() else {
                 break;
             };
             self.messages.remove(message.topic_bytes());
             self.bytes -= message.weight();
-            removed += 1;
+            removed.push(message);
         }
         removed
     }

@@ -28,6 +28,9 @@ pub trait SysSource: Send + Sync {
 
     /// Calls `visit` with every counter, such as `messages.received`.
     fn metrics(&self, visit: &mut dyn FnMut(&str, u64));
+
+    /// Calls `visit` with what there is to say of the store, below `store/`: topic levels and payload.
+    fn store(&self, visit: &mut dyn FnMut(&str, &str));
 }
 
 /// How often; `None`: never.
@@ -57,6 +60,8 @@ impl Default for SysIntervals {
 /// | `$SYS/brokers/NODE/uptime` | milliseconds |
 /// | `$SYS/brokers/NODE/datetime` | RFC 3339, UTC |
 /// | `$SYS/brokers/NODE/stats/A/B`, `…/metrics/A/B` | the value called `A.B`, decimal |
+/// | `$SYS/brokers/NODE/store/state` | `ok`, `slow`, `full` or `failed` |
+/// | `$SYS/brokers/NODE/store/A/B` | a number of the store, decimal |
 pub struct SysTopics {
     source: Arc<dyn SysSource>,
     intervals: SysIntervals,
@@ -116,6 +121,8 @@ impl SysTopics {
             .stats(&mut |name, value| publish_value(ctx, "stats", name, value));
         self.source
             .metrics(&mut |name, value| publish_value(ctx, "metrics", name, value));
+        self.source
+            .store(&mut |name, value| publish(ctx, &format!("store/{name}"), value));
     }
 }
 
@@ -233,6 +240,10 @@ mod tests {
         fn metrics(&self, visit: &mut dyn FnMut(&str, u64)) {
             visit("messages.qos0.sent", 17);
         }
+        fn store(&self, visit: &mut dyn FnMut(&str, &str)) {
+            visit("state", "ok");
+            visit("log/bytes", "4096");
+        }
     }
 
     fn tick(hooks: &Hooks, at: u64) -> Vec<(String, String, bool, Option<u32>)> {
@@ -283,6 +294,8 @@ mod tests {
             described("sysdescr", "Tidegate"),
             plain("stats/connections/count", "3"),
             plain("metrics/messages/qos0/sent", "17"),
+            plain("store/state", "ok"),
+            plain("store/log/bytes", "4096"),
         ];
         assert_eq!(hooks.next_tick(), Some(Timestamp::from_millis(start)));
         let mut first = messages.clone();
@@ -296,7 +309,7 @@ mod tests {
             plain("datetime", "2023-11-14T22:13:50Z"),
         ];
         assert_eq!(tick(&hooks, start + 30_000), second);
-        assert_eq!(tick(&hooks, start + 60_000).len(), 7);
+        assert_eq!(tick(&hooks, start + 60_000).len(), 9);
     }
 
     #[test]

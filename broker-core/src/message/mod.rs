@@ -141,6 +141,15 @@ impl Message {
         });
     }
 
+    /// Sets when it expires, if nobody else holds the message yet.
+    pub(crate) fn set_expires(&mut self, expires: Timestamp) {
+        self.0.with_arc_mut(|arc| {
+            if let Some(inner) = triomphe::Arc::get_mut(arc) {
+                inner.header_mut().expires = expires;
+            }
+        });
+    }
+
     /// The publisher's quality of service.
     pub fn qos(&self) -> QoS {
         self.0.header.header.qos

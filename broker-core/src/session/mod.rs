@@ -2,6 +2,7 @@
 
 mod outgoing;
 mod replay;
+mod stored;
 mod subscriptions;
 
 use std::sync::Arc;
@@ -9,21 +10,40 @@ use std::sync::Arc;
 use crate::{
     ClientId, ClientInfo, Connect, LinkId, PacketId, Timestamp, Will,
     admission::{AuthorizationCache, ExchangeState},
+    filter_index::FilterId,
+    store::{Sequence, format::Token},
 };
 
 pub(crate) use outgoing::{Acked, Outgoing, Queued, Sending, SharedTarget};
 pub(crate) use replay::{Replay, Replays};
+pub(crate) use stored::{Dormant, DormantWill, Reading, Rest, Stored};
 pub(crate) use subscriptions::{Kind, Subscription, Subscriptions};
 
 /// Position of a session in its shard. Reused after the session has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SessionKey(pub(crate) u32);
 
-/// The state of one client.
+/// Who lives at a [`SessionKey`].
+#[derive(Debug)]
+pub(crate) enum Tenant {
+    /// A session with a connection.
+    Online(Box<Session>),
+    /// A persistent session without one.
+    Dormant(Box<Dormant>),
+}
+
+/// The state of one client that is connected.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) client: Arc<ClientInfo>,
-    pub(crate) presence: Presence,
+    pub(crate) link: LinkId,
+    pub(crate) connected_at: Timestamp,
+    /// Bytes wait on its connection above the high-water mark: only queued from here on.
+    pub(crate) congested: bool,
+    /// Its CONNACK waits for the store: only queued until then.
+    pub(crate) opening: bool,
+    /// Answers to the client that wait for the store: later ones wait behind them.
+    pub(crate) held: u32,
     /// Seconds that it outlives its connection; `u32::MAX`: for ever.
     pub(crate) expiry_interval: u32,
     pub(crate) subscriptions: Subscriptions,
@@ -47,23 +67,8 @@ pub(crate) struct Session {
     pub(crate) mark: (u64, u32),
     /// Round robin of this publisher over the shared groups it recently published to.
     pub(crate) turns: Option<Box<Turns>>,
-}
-
-/// Whether the client is there.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Presence {
-    Online {
-        link: LinkId,
-        connected_at: Timestamp,
-        /// Bytes wait on its connection above the high-water mark: only queued from here on.
-        congested: bool,
-    },
-    Offline {
-        /// The session ends; `NEVER` if it is kept for ever.
-        expires_at: Timestamp,
-        /// The Will is published; `NEVER` if there is none.
-        will_at: Timestamp,
-    },
+    /// Set if the session outlives its connection, or did so before: what the store knows of it.
+    pub(crate) stored: Option<Box<Stored>>,
 }
 
 /// What re-authentication (MQTT 5 §4.12.1) needs to know.
@@ -108,10 +113,6 @@ impl Turns {
 }
 
 impl Session {
-    pub(crate) fn is_online(&self) -> bool {
-        matches!(self.presence, Presence::Online { .. })
-    }
-
     /// MQTT 5 clients are told more and never get a repetition on a living connection.
     pub(crate) fn is_v5(&self) -> bool {
         self.client.connection.proto_ver >= 5
@@ -119,9 +120,93 @@ impl Session {
 
     /// The earliest time at which something is due for this session.
     pub(crate) fn deadline(&self) -> Timestamp {
-        match self.presence {
-            Presence::Offline { expires_at, will_at } => expires_at.min(will_at),
-            Presence::Online { .. } => self.admitted_until.min(self.retry_at),
+        self.admitted_until.min(self.retry_at)
+    }
+
+    /// The session gets the record at `sequence` through this route as it is committed: it has read everything before
+    /// it, and the subscription is older.
+    pub(crate) fn is_due(&self, sequence: Sequence, route: FilterId) -> bool {
+        let Some(stored) = &self.stored else { return false };
+        stored.reading == Reading::Live
+            && sequence >= stored.next
+            && !stored.ahead.contains(&sequence)
+            && (stored.unsettled == 0 && sequence >= stored.settled_from
+                || self
+                    .subscriptions
+                    .get(route, None)
+                    .is_some_and(|subscription| subscription.since <= sequence))
+    }
+
+    /// Its connection takes messages.
+    pub(crate) fn takes_messages(&self) -> bool {
+        !self.congested && !self.opening
+    }
+}
+
+impl Tenant {
+    pub(crate) fn online(&self) -> Option<&Session> {
+        match self {
+            Tenant::Online(session) => Some(session),
+            Tenant::Dormant(_) => None,
+        }
+    }
+
+    pub(crate) fn online_mut(&mut self) -> Option<&mut Session> {
+        match self {
+            Tenant::Online(session) => Some(session),
+            Tenant::Dormant(_) => None,
+        }
+    }
+
+    pub(crate) fn client_id(&self) -> &ClientId {
+        match self {
+            Tenant::Online(session) => &session.client.client_id,
+            Tenant::Dormant(dormant) => &dormant.client_id,
+        }
+    }
+
+    pub(crate) fn subscriptions(&self) -> &Subscriptions {
+        match self {
+            Tenant::Online(session) => &session.subscriptions,
+            Tenant::Dormant(dormant) => &dormant.subscriptions,
+        }
+    }
+
+    pub(crate) fn subscriptions_mut(&mut self) -> &mut Subscriptions {
+        match self {
+            Tenant::Online(session) => &mut session.subscriptions,
+            Tenant::Dormant(dormant) => &mut dormant.subscriptions,
+        }
+    }
+
+    /// The name of its entries, if the store knows it.
+    pub(crate) fn token(&self) -> Option<Token> {
+        match self {
+            Tenant::Online(session) => session.stored.as_ref().map(|stored| stored.token),
+            Tenant::Dormant(dormant) => Some(dormant.token),
+        }
+    }
+
+    /// The earliest time at which something is due.
+    pub(crate) fn deadline(&self) -> Timestamp {
+        match self {
+            Tenant::Online(session) => session.deadline(),
+            Tenant::Dormant(dormant) => dormant.expires_at.min(dormant.will_at),
+        }
+    }
+
+    /// The earliest timer that stands.
+    pub(crate) fn armed_mut(&mut self) -> &mut Timestamp {
+        match self {
+            Tenant::Online(session) => &mut session.armed,
+            Tenant::Dormant(dormant) => &mut dormant.armed,
+        }
+    }
+
+    pub(crate) fn armed(&self) -> Timestamp {
+        match self {
+            Tenant::Online(session) => session.armed,
+            Tenant::Dormant(dormant) => dormant.armed,
         }
     }
 }

@@ -1,8 +1,21 @@
 //! Deliveries of one session: what waits, and what is under way until the client has acknowledged it.
 
-use std::{collections::VecDeque, sync::Arc};
+mod persist;
 
-use crate::{Message, PacketId, QoS, SubscriptionIds, Timestamp};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    Message, PacketId, QoS, SubscriptionIds, Timestamp,
+    store::{
+        Sequence,
+        format::{OutgoingEntry, OutgoingState, encode_message},
+    },
+};
 
 /// A message on its way to one session.
 #[derive(Clone, Debug)]
@@ -13,6 +26,10 @@ pub(crate) struct Queued {
     pub(crate) subscription_ids: SubscriptionIds,
     /// Set if a shared group chose this session: another member gets it when this one leaves.
     pub(crate) shared: Option<Arc<SharedTarget>>,
+    /// Where it stands in the journal, if it came from there.
+    pub(crate) sequence: Option<Sequence>,
+    /// Messages of a higher one go first.
+    pub(crate) priority: u16,
 }
 
 /// A shared group on one filter.
@@ -31,10 +48,16 @@ impl Queued {
 #[derive(Debug)]
 struct Inflight {
     packet_id: PacketId,
+    /// Counts the deliveries of the session.
+    order: u64,
+    /// Where the session's own reading of the journal came upon it.
+    place: Option<Sequence>,
     state: InflightState,
     sent_at: Timestamp,
     /// Sent on the present connection; false after a reconnect until it is sent again.
     under_way: bool,
+    /// The store has an entry of it, in this state or, until it is released for the store too, an earlier one.
+    stored: bool,
 }
 
 /// The states of §4.3.2 and §4.3.3, seen by the sender.
@@ -42,17 +65,29 @@ struct Inflight {
 enum InflightState {
     /// PUBLISH sent: waits for PUBACK or PUBREC.
     Published(Queued),
+    /// Like it, on an earlier connection: the message has to be fetched from the journal before it can be repeated.
+    Unread(Box<Unread>),
     /// PUBREL sent: waits for PUBCOMP. The message is gone.
     Released,
+}
+
+/// A [`Queued`] whose message is in the journal only.
+#[derive(Debug)]
+struct Unread {
+    sequence: Sequence,
+    qos: QoS,
+    retain: bool,
+    subscription_ids: SubscriptionIds,
+    shared: Option<Arc<SharedTarget>>,
 }
 
 /// What an acknowledgement did.
 #[derive(Debug)]
 pub(crate) enum Acked {
-    /// The delivery is complete.
-    Complete(Message),
+    /// The delivery is complete. `None`: its message was not read since the client came back.
+    Complete(Option<Message>),
     /// PUBREL goes out.
-    Release(Message),
+    Release(Option<Message>),
     /// PUBREC came again: PUBREL goes out again.
     ReleaseAgain,
     /// PUBCOMP came: the exchange is over.
@@ -88,6 +123,26 @@ pub(crate) struct Outgoing {
     queue_bytes: usize,
     /// How many of `queue` are QoS 0.
     queue_qos0: usize,
+    /// Deliveries so far.
+    sent: u64,
+    /// Deliveries that are over and whose entries the store still has.
+    finished: Vec<PacketId>,
+    /// Messages of other priorities have come: what is sent is not in the order of the journal.
+    by_priority: bool,
+    /// Of deliveries that are over, while that is so: their places.
+    completed: Vec<Sequence>,
+    /// Messages of shared groups that are this session's for good, or that its client has acknowledged.
+    settled: Vec<Settled>,
+    /// Messages of shared groups that another member may have got before.
+    repeated: BTreeSet<Sequence>,
+}
+
+/// A message that a shared group need not keep for another member any more.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) target: Arc<SharedTarget>,
+    pub(crate) sequence: Sequence,
+    pub(crate) qos: QoS,
 }
 
 impl Outgoing {
@@ -101,6 +156,12 @@ impl Outgoing {
             queue: VecDeque::new(),
             queue_bytes: 0,
             queue_qos0: 0,
+            sent: 0,
+            finished: Vec::new(),
+            by_priority: false,
+            completed: Vec::new(),
+            settled: Vec::new(),
+            repeated: BTreeSet::new(),
         }
     }
 
@@ -135,7 +196,14 @@ impl Outgoing {
     pub(crate) fn enqueue(&mut self, item: Queued, len_max: usize, bytes_max: usize) -> Vec<Queued> {
         self.queue_bytes += item.weight();
         self.queue_qos0 += usize::from(item.qos == QoS::AtMostOnce);
-        self.queue.push_back(item);
+        self.by_priority |= item.priority > 0;
+        let behind = self
+            .queue
+            .iter()
+            .rev()
+            .take_while(|other| other.priority < item.priority)
+            .count();
+        self.queue.insert(self.queue.len() - behind, item);
         let mut cut = Vec::new();
         while (len_max > 0 && self.queue.len() > len_max) || (bytes_max > 0 && self.queue_bytes > bytes_max) {
             let Some(item) = self.unqueue(self.first_qos0().unwrap_or(0)) else {
@@ -149,11 +217,15 @@ impl Outgoing {
     /// Records `item` (QoS 1 or 2) as sent now and gives it a packet identifier. The window must be open.
     pub(crate) fn send(&mut self, now: Timestamp, item: Queued) -> PacketId {
         let packet_id = self.free_id();
+        self.sent += 1;
         self.inflight.push_back(Inflight {
             packet_id,
+            order: self.sent,
+            place: item.sequence.filter(|_| item.shared.is_none()),
             state: InflightState::Published(item),
             sent_at: now,
             under_way: true,
+            stored: false,
         });
         self.under_way += 1;
         packet_id
@@ -218,13 +290,14 @@ impl Outgoing {
         }
         let entry = self.inflight.iter_mut().find(|entry| !entry.under_way)?;
         // PUBREL does not count against the client's Receive Maximum (§4.9), but it keeps its place in our window.
-        if self.under_way >= self.window && matches!(entry.state, InflightState::Published(_)) {
+        if self.under_way >= self.window && !matches!(entry.state, InflightState::Released) {
             return None;
         }
+        let sending = entry.sending()?;
         entry.under_way = true;
         entry.sent_at = now;
         self.under_way += 1;
-        Some(entry.sending())
+        Some(sending)
     }
 
     fn must_resend(&self) -> bool {
@@ -237,7 +310,7 @@ impl Outgoing {
             .inflight
             .iter_mut()
             .filter(|entry| entry.under_way && entry.sent_at <= before);
-        due.map(|entry| {
+        due.filter_map(|entry| {
             entry.sent_at = now;
             entry.sending()
         })
@@ -272,8 +345,11 @@ impl Outgoing {
             Some(QoS::ExactlyOnce) if is_error => self.finish(at),
             Some(QoS::ExactlyOnce) => {
                 let entry = &mut self.inflight[at];
-                match std::mem::replace(&mut entry.state, InflightState::Released) {
-                    InflightState::Published(item) => Acked::Release(item.message),
+                let state = std::mem::replace(&mut entry.state, InflightState::Released);
+                self.settled.extend(state.settled());
+                match state {
+                    InflightState::Published(item) => Acked::Release(Some(item.message)),
+                    InflightState::Unread(_) => Acked::Release(None),
                     InflightState::Released => Acked::ReleaseAgain,
                 }
             }
@@ -295,20 +371,30 @@ impl Outgoing {
             .map_or(Acked::Unknown, |at| self.finish(at))
     }
 
+    /// What shared groups are to be told.
+    pub(crate) fn take_settled(&mut self) -> Vec<Settled> {
+        std::mem::take(&mut self.settled)
+    }
+
     /// Takes out what a shared group gave to this session and another member may have instead: everything that
     /// waits, and QoS 1 that was sent on a connection that is gone. What is under way stays: the client will
     /// acknowledge it, and until then it counts against its Receive Maximum [MQTT-3.3.4-9]. QoS 2 once sent stays
     /// in any case [MQTT-4.8.2-4]. Only of the groups that `is_wanted` names.
     pub(crate) fn take_shared(&mut self, is_wanted: impl Fn(&SharedTarget) -> bool) -> Vec<Queued> {
-        let wanted = |item: &Queued| item.shared.as_ref().is_some_and(|target| is_wanted(target));
+        let wanted = |item: &Queued| {
+            item.sequence.is_none() && item.shared.as_ref().is_some_and(|target| is_wanted(target))
+        };
         let mut taken = Vec::new();
         if self.inflight.iter().any(|entry| entry.is_shared()) {
             let (gone, kept) = std::mem::take(&mut self.inflight).into_iter().partition(|entry: &Inflight| {
-                let is_free = matches!(&entry.state, InflightState::Published(item) if item.qos == QoS::AtLeastOnce && wanted(item));
+                let is_free = matches!(&entry.state, InflightState::Published(item) if item.qos == QoS::AtLeastOnce && item.sequence.is_none() && wanted(item));
                 is_free && !entry.under_way
             });
             self.inflight = kept;
             for entry in Vec::from(gone) {
+                if entry.stored {
+                    self.finished.push(entry.packet_id);
+                }
                 if let InflightState::Published(item) = entry.state {
                     taken.push(item);
                 }
@@ -334,11 +420,19 @@ impl Outgoing {
     fn finish(&mut self, at: usize) -> Acked {
         let entry = self.inflight.remove(at).expect("position() found it");
         self.under_way -= u16::from(entry.under_way);
+        if entry.stored {
+            self.finished.push(entry.packet_id);
+        }
+        if self.by_priority {
+            self.completed.extend(entry.place);
+        }
         if self.inflight.is_empty() && self.inflight.capacity() > 64 {
             self.inflight = VecDeque::new();
         }
+        self.settled.extend(entry.state.settled());
         match entry.state {
-            InflightState::Published(item) => Acked::Complete(item.message),
+            InflightState::Published(item) => Acked::Complete(Some(item.message)),
+            InflightState::Unread(_) => Acked::Complete(None),
             InflightState::Released => Acked::Finished,
         }
     }
@@ -382,27 +476,79 @@ fn distance(first: PacketId, id: PacketId) -> u16 {
     id.get().wrapping_sub(first.get())
 }
 
+impl InflightState {
+    fn settled(&self) -> Option<Settled> {
+        let (target, sequence, qos) = match self {
+            InflightState::Published(item) => (item.shared.as_ref()?, item.sequence?, item.qos),
+            InflightState::Unread(unread) => (unread.shared.as_ref()?, unread.sequence, unread.qos),
+            InflightState::Released => return None,
+        };
+        Some(Settled {
+            target: Arc::clone(target),
+            sequence,
+            qos,
+        })
+    }
+}
+
 impl Inflight {
     fn published_qos(&self) -> Option<QoS> {
         match &self.state {
             InflightState::Published(item) => Some(item.qos),
+            InflightState::Unread(unread) => Some(unread.qos),
             InflightState::Released => None,
         }
     }
 
     fn is_shared(&self) -> bool {
-        matches!(&self.state, InflightState::Published(item) if item.shared.is_some())
+        match &self.state {
+            InflightState::Published(item) => item.shared.is_some(),
+            InflightState::Unread(unread) => unread.shared.is_some(),
+            InflightState::Released => false,
+        }
     }
 
-    /// As a repetition.
-    fn sending(&self) -> Sending {
+    fn entry(&self) -> OutgoingEntry {
+        let pair = |target: &Arc<SharedTarget>| (target.filter.to_string(), target.group.to_string());
+        let state = match &self.state {
+            InflightState::Published(item) => OutgoingState::Published {
+                sequence: item.sequence,
+                message: match item.sequence {
+                    Some(_) => Bytes::new(),
+                    None => encode_message(&item.message),
+                },
+                qos: item.qos,
+                retain: item.retain,
+                subscription_ids: item.subscription_ids.clone(),
+                shared: item.shared.as_ref().map(pair),
+            },
+            InflightState::Unread(unread) => OutgoingState::Published {
+                sequence: Some(unread.sequence),
+                message: Bytes::new(),
+                qos: unread.qos,
+                retain: unread.retain,
+                subscription_ids: unread.subscription_ids.clone(),
+                shared: unread.shared.as_ref().map(pair),
+            },
+            InflightState::Released => OutgoingState::Released,
+        };
+        OutgoingEntry {
+            order: self.order,
+            place: self.place,
+            state,
+        }
+    }
+
+    /// As a repetition; `None` if the message has to be fetched first.
+    fn sending(&self) -> Option<Sending> {
         match &self.state {
-            InflightState::Published(item) => Sending::Publish {
+            InflightState::Published(item) => Some(Sending::Publish {
                 item: item.clone(),
                 packet_id: Some(self.packet_id),
                 dup: true,
-            },
-            InflightState::Released => Sending::Release(self.packet_id),
+            }),
+            InflightState::Unread(_) => None,
+            InflightState::Released => Some(Sending::Release(self.packet_id)),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{SubscribeOptions, filter_index::FilterId, topic};
+use crate::{SubscribeOptions, filter_index::FilterId, store::Sequence, topic};
 
 /// One subscription: a route of the shard's index and how this session uses it.
 #[derive(Clone, Debug)]
@@ -13,6 +13,10 @@ pub(crate) struct Subscription {
     pub(crate) options: SubscribeOptions,
     /// Subscription identifier.
     pub(crate) id: Option<u32>,
+    /// Its messages of QoS 1 and 2 come from the journal.
+    pub(crate) durable: bool,
+    /// They do so from there on; [`Sequence::END`] while that is not known.
+    pub(crate) since: Sequence,
 }
 
 /// What a prefix made of the filter.
@@ -108,6 +112,13 @@ impl Subscriptions {
         match self {
             Subscriptions::Few(list) => list.iter().find(|one| one.is(route, group)),
             Subscriptions::Many(tree) => tree.get(&(route, group.map(Arc::from))),
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, route: FilterId, group: Option<&str>) -> Option<&mut Subscription> {
+        match self {
+            Subscriptions::Few(list) => list.iter_mut().find(|one| one.is(route, group)),
+            Subscriptions::Many(tree) => tree.get_mut(&(route, group.map(Arc::from))),
         }
     }
 

@@ -3,14 +3,15 @@
 use crate::{
     Event, LinkId, Message, PacketId, ReasonCode, Timestamp,
     session::{Acked, SessionKey},
+    store::format::Name,
 };
 
-use super::Shard;
+use super::{Shard, commit::Held};
 
 impl Shard {
     pub(super) fn puback(&mut self, now: Timestamp, key: SessionKey, packet_id: PacketId) {
         match self.session_mut(key).outgoing.puback(packet_id) {
-            Acked::Complete(message) => self.acked(now, key, &message),
+            Acked::Complete(message) => self.acked(now, key, message.as_ref()),
             _ => self.metrics.packets_unexpected_ack.inc(),
         }
         self.pump(now, key);
@@ -31,14 +32,17 @@ impl Shard {
         {
             // The client refused it: it is delivered all the same, and to nobody else [MQTT-4.8.2-6].
             Acked::Complete(message) => {
-                self.acked(now, key, &message);
+                self.acked(now, key, message.as_ref());
                 self.pump(now, key);
             }
             Acked::Release(message) => {
-                self.acked(now, key, &message);
-                self.emit(link, Event::PubRel(packet_id, ReasonCode::Success));
+                self.acked(now, key, message.as_ref());
+                self.release(link, key, packet_id);
             }
-            Acked::ReleaseAgain => self.emit(link, Event::PubRel(packet_id, ReasonCode::Success)),
+            // If the first one waits for the store, so does this one.
+            Acked::ReleaseAgain => {
+                self.hold(Held::Event(link, Event::PubRel(packet_id, ReasonCode::Success)))
+            }
             Acked::Finished | Acked::Unknown => {
                 self.metrics.packets_unexpected_ack.inc();
                 if !reason.is_error() {
@@ -51,30 +55,51 @@ impl Shard {
         }
     }
 
+    /// PUBREL goes out once the store knows that it may.
+    fn release(&mut self, link: LinkId, key: SessionKey, packet_id: PacketId) {
+        let event = Event::PubRel(packet_id, ReasonCode::Success);
+        let session = self.session_mut(key);
+        let token = session.stored.as_ref().map(|stored| stored.token);
+        match (token, session.outgoing.store(packet_id)) {
+            (Some(token), Some(entry)) => {
+                self.put(Name::Outgoing(token, packet_id), entry.encode());
+                self.hold(Held::Event(link, event));
+            }
+            _ => self.emit(link, event),
+        }
+    }
+
     pub(super) fn pubcomp(&mut self, now: Timestamp, key: SessionKey, packet_id: PacketId) {
         match self.session_mut(key).outgoing.pubcomp(packet_id) {
-            Acked::Finished => {}
+            Acked::Finished => self.mark_dirty(now, key),
             _ => self.metrics.packets_unexpected_ack.inc(),
         }
         self.pump(now, key);
     }
 
     pub(super) fn pubrel(&mut self, link: LinkId, key: SessionKey, packet_id: PacketId) {
+        let token = self.token(key);
         let awaiting = &mut self.session_mut(key).awaiting_rel;
-        let reason = match awaiting.iter().position(|awaited| *awaited == packet_id) {
+        match awaiting.iter().position(|awaited| *awaited == packet_id) {
             Some(at) => {
                 awaiting.remove(at);
                 if awaiting.is_empty() {
                     *awaiting = Vec::new();
                 }
-                ReasonCode::Success
+                let event = Event::PubComp(packet_id, ReasonCode::Success);
+                if let Some(token) = token {
+                    self.delete(Name::Received(token, packet_id));
+                    self.hold(Held::Event(link, event));
+                } else {
+                    self.acknowledge(link, event);
+                }
             }
             None => {
                 self.metrics.packets_unexpected_ack.inc();
-                ReasonCode::PacketIdentifierNotFound
+                let event = Event::PubComp(packet_id, ReasonCode::PacketIdentifierNotFound);
+                self.acknowledge(link, event);
             }
-        };
-        self.emit(link, Event::PubComp(packet_id, reason));
+        }
     }
 
     /// The peer could not put a delivery on the wire.
@@ -83,12 +108,18 @@ impl Shard {
         self.metrics.delivery_dropped_too_large.inc();
         if let Some(packet_id) = packet_id {
             self.session_mut(key).outgoing.cancel(packet_id);
+            self.settle_shared(now, key);
+            self.mark_dirty(now, key);
             self.pump(now, key);
         }
     }
 
-    fn acked(&mut self, now: Timestamp, key: SessionKey, message: &Message) {
+    fn acked(&mut self, now: Timestamp, key: SessionKey, message: Option<&Message>) {
         self.metrics.messages_acked.inc();
-        self.acked_point(now, key, message);
+        self.settle_shared(now, key);
+        self.mark_dirty(now, key);
+        if let Some(message) = message {
+            self.acked_point(now, key, message);
+        }
     }
 }

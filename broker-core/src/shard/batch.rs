@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, vec};
 
-use crate::{ClientId, Message, ShardId, session::SharedTarget};
+use crate::{ClientId, Message, QoS, ShardId, session::SharedTarget, store::Sequence};
 
 /// Messages from one shard to another, in order.
 #[derive(Debug, Default)]
@@ -50,13 +50,33 @@ impl Inbox {
 
 #[derive(Debug)]
 pub(super) enum ShardMessage {
-    /// For the plain subscribers of the receiving shard.
-    Publish(Message),
+    /// For the plain subscribers of the receiving shard. True: it is in the journal too, for those who read it.
+    Publish(Message, bool),
     /// For the member of a shared group that the sender chose.
     Dispatch {
         to: ClientId,
         target: Arc<SharedTarget>,
         message: Message,
+    },
+    /// For the member of a shared group of the sender's, from this place of the journal.
+    Lease {
+        to: ClientId,
+        target: Arc<SharedTarget>,
+        sequence: Sequence,
+        message: Message,
+        /// It may have been sent to a member before.
+        is_repeated: bool,
+    },
+    /// A member has it for good.
+    Settled {
+        target: Arc<SharedTarget>,
+        sequence: Sequence,
+        qos: QoS,
+    },
+    /// The member will not deliver it: another may have it.
+    Returned {
+        target: Arc<SharedTarget>,
+        sequence: Sequence,
     },
     /// The sender's part of the routes changed.
     Route(RouteChange),
@@ -97,8 +117,9 @@ pub(super) enum ShardMessage {
 impl ShardMessage {
     fn weight(&self) -> usize {
         let carried = match self {
-            ShardMessage::Publish(message)
+            ShardMessage::Publish(message, _)
             | ShardMessage::Retain(message)
+            | ShardMessage::Lease { message, .. }
             | ShardMessage::Dispatch { message, .. } => message.weight(),
             ShardMessage::RetainedPage { messages, .. } => messages.iter().map(Message::weight).sum(),
             _ => 0,
@@ -110,15 +131,16 @@ impl ShardMessage {
 /// A change of the sender's subscribers that the other shards must know to route to it.
 #[derive(Clone, Debug)]
 pub(super) enum RouteChange {
-    /// The sender has its first plain subscriber of this filter.
-    Add(Box<str>),
-    /// The sender has no plain subscriber of it any more.
-    Remove(Box<str>),
+    /// The sender has its first plain subscription of this kind on this filter.
+    Add { filter: Box<str>, durable: bool },
+    /// The sender has none of this kind any more.
+    Remove { filter: Box<str>, durable: bool },
     /// A session of the sender is a member of a shared group, with or without a connection.
     Member {
         target: Arc<SharedTarget>,
         client_id: ClientId,
         online: bool,
+        durable: bool,
     },
     /// It is no member any more.
     Leave {

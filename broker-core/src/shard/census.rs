@@ -24,6 +24,10 @@ pub struct Census {
     pub retained: usize,
     /// Delayed messages.
     pub delayed: usize,
+    /// Shared groups that this shard reads the journal for.
+    pub groups: usize,
+    /// Commits that are not complete.
+    pub commits: usize,
 }
 
 impl Shard {
@@ -39,6 +43,8 @@ impl Shard {
             questions: self.tickets.len(),
             retained: self.retained.len(),
             delayed: self.delayed.len(),
+            groups: self.owned.len(),
+            commits: self.commits.len(),
         }
     }
 }

@@ -9,11 +9,11 @@ use crate::{
     AuthData, ClientId, ClientInfo, Closing, Connect, Connected, Event, LinkId, MqttConfig, Properties,
     ReasonCode, Timestamp, Will,
     admission::{AuthorizationCache, ExchangeState, Grant, Template},
-    session::{Exchange, Outgoing, Presence, Replays, Session, SessionKey, Subscriptions},
+    session::{Exchange, Outgoing, Replays, Session, SessionKey, Subscriptions, Tenant},
     topic,
 };
 
-use super::{Link, Shard, Ticket, shard_of};
+use super::{Link, Shard, Ticket, commit::Held, shard_of};
 
 /// A client between its CONNECT and its CONNACK.
 #[derive(Debug)]
@@ -158,52 +158,49 @@ impl Shard {
         if connect.username.is_none() && connect.auth.is_none() {
             self.metrics.client_auth_anonymous.inc();
         }
+        let discarded = self
+            .by_client
+            .get(&client.client_id)
+            .is_some_and(|&key| self.token(key).is_some());
         let resumed = self.existing_session(now, &client.client_id, connect.clean_start);
         let terms = self.terms(&connect);
-        let key = match resumed {
-            Some(key) => self.resume(key, &client, &connect, &terms),
-            None => self.create(&client, &connect, &terms),
+        let session = new_session(link, now, &client, &connect, &terms, grant.expires_at);
+        let (key, replays) = match resumed {
+            Some(key) => {
+                self.metrics.session_resumed.inc();
+                (key, self.wake(key, session))
+            }
+            None => (self.create(session), Vec::new()),
         };
-        let exchange = connect.auth.is_some().then(|| {
-            Box::new(Exchange {
-                client_id: client.client_id.clone(),
-                connect: Connect {
-                    will: None,
-                    ..connect.clone()
-                },
-                state: None,
-                asked: false,
-            })
-        });
-        let session = self.session_mut(key);
-        session.presence = Presence::Online {
-            link,
-            connected_at: now,
-            congested: false,
-        };
-        session.will = connect.will.clone().map(Box::new);
-        session.exchange = exchange;
-        session.admitted_until = grant.expires_at.unwrap_or(Timestamp::NEVER);
         self.links.insert(link, Link::Online(key));
         self.metrics.client_connected.inc();
         self.stats.connections.add(1);
         let user_properties = self.connack_point(now, &connect, ReasonCode::Success);
-        self.emit(
-            link,
-            Event::Connected(Box::new(Connected {
-                client,
-                session_present: resumed.is_some(),
-                client_id_assigned,
-                session_expiry_interval: terms.expiry_interval,
-                server_keep_alive: terms.keep_alive,
-                auth: last,
-                user_properties,
-            })),
-        );
+        let event = Event::Connected(Box::new(Connected {
+            client,
+            session_present: resumed.is_some(),
+            client_id_assigned,
+            session_expiry_interval: terms.expiry_interval,
+            server_keep_alive: terms.keep_alive,
+            auth: last,
+            user_properties,
+        }));
+        let is_stored = self.token(key).is_some();
+        self.store_session(key);
+        if is_stored || discarded {
+            self.session_mut(key).opening = true;
+            self.hold(Held::Event(link, event));
+        } else {
+            self.emit(link, event);
+        }
         self.announce_presence(key, true);
         self.connected_point(now, key, &connect, resumed.is_some());
+        self.fetch_deliveries(key);
+        for filter in replays {
+            self.resume_replay(key, &filter);
+        }
         self.arm_session(key);
-        self.pump(now, key);
+        self.ready.push_back(key);
     }
 
     /// The session that the client finds, without a connection. A clean start, or a session that lived no longer than
@@ -235,8 +232,8 @@ impl Shard {
     /// Ends the connection that the session has, and the session if the newcomer wants none of it. A session that
     /// does not outlive its connection ends with it.
     fn take_over(&mut self, now: Timestamp, key: SessionKey, clean_start: bool) {
-        let client_id = self.session(key).client.client_id.clone();
-        if self.session(key).is_online() {
+        let client_id = self.sessions[key.0 as usize].client_id().clone();
+        if self.online(key).is_some() {
             self.metrics.session_takenover.inc();
             self.taken_over_point(now, &client_id);
             self.close_session(now, key, Closing::new(ReasonCode::SessionTakenOver));
@@ -248,53 +245,62 @@ impl Shard {
         }
     }
 
-    fn resume(
-        &mut self,
-        key: SessionKey,
-        client: &Arc<ClientInfo>,
-        connect: &Connect,
-        terms: &Terms,
-    ) -> SessionKey {
-        self.metrics.session_resumed.inc();
-        let session = self.session_mut(key);
-        // A Will that waits is cancelled by the client's return [MQTT-3.1.3-9].
-        session.will = None;
-        session.client = Arc::clone(client);
-        session.expiry_interval = terms.expiry_interval;
-        session.is_bridge = connect.is_bridge;
-        session.authorization_cache.clear();
-        session.outgoing.reconnect(terms.window);
-        key
-    }
-
-    fn create(&mut self, client: &Arc<ClientInfo>, connect: &Connect, terms: &Terms) -> SessionKey {
+    fn create(&mut self, mut session: Session) -> SessionKey {
         self.metrics.session_created.inc();
-        let session = Session {
-            client: Arc::clone(client),
-            presence: Presence::Offline {
-                expires_at: Timestamp::NEVER,
-                will_at: Timestamp::NEVER,
-            },
-            expiry_interval: terms.expiry_interval,
-            subscriptions: Subscriptions::default(),
-            outgoing: Outgoing::new(terms.window),
-            awaiting_rel: Vec::new(),
-            will: None,
-            replays: Replays::default(),
-            authorization_cache: AuthorizationCache::default(),
-            admitted_until: Timestamp::NEVER,
-            exchange: None,
-            is_bridge: connect.is_bridge,
-            retry_at: Timestamp::NEVER,
-            armed: Timestamp::NEVER,
-            mark: (0, 0),
-            turns: None,
-        };
-        let at = self.sessions.insert(Box::new(session));
+        let client_id = session.client.client_id.clone();
+        if session.expiry_interval > 0 {
+            session.stored = Some(self.new_stored(&client_id));
+        }
+        let at = self.sessions.insert(Tenant::Online(Box::new(session)));
         let key = SessionKey(u32::try_from(at).expect("fewer than 2^32 sessions fit into memory"));
-        self.by_client.insert(client.client_id.clone(), key);
+        self.by_client.insert(client_id, key);
         self.stats.sessions.set(self.sessions.len() as u64);
         key
+    }
+}
+
+/// A session without a past.
+fn new_session(
+    link: LinkId,
+    now: Timestamp,
+    client: &Arc<ClientInfo>,
+    connect: &Connect,
+    terms: &Terms,
+    admitted_until: Option<Timestamp>,
+) -> Session {
+    let exchange = connect.auth.is_some().then(|| {
+        Box::new(Exchange {
+            client_id: client.client_id.clone(),
+            connect: Connect {
+                will: None,
+                ..connect.clone()
+            },
+            state: None,
+            asked: false,
+        })
+    });
+    Session {
+        client: Arc::clone(client),
+        link,
+        connected_at: now,
+        congested: false,
+        opening: false,
+        held: 0,
+        expiry_interval: terms.expiry_interval,
+        subscriptions: Subscriptions::default(),
+        outgoing: Outgoing::new(terms.window),
+        awaiting_rel: Vec::new(),
+        will: connect.will.clone().map(Box::new),
+        replays: Replays::default(),
+        authorization_cache: AuthorizationCache::default(),
+        admitted_until: admitted_until.unwrap_or(Timestamp::NEVER),
+        exchange,
+        is_bridge: connect.is_bridge,
+        retry_at: Timestamp::NEVER,
+        armed: Timestamp::NEVER,
+        mark: (0, 0),
+        turns: None,
+        stored: None,
     }
 }
 

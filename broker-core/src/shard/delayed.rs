@@ -2,20 +2,41 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Message, ReasonCode, Timestamp, topic};
+use crate::{
+    Message, ReasonCode, ShardId, Timestamp,
+    store::format::{DelayedEntry, Name, encode_message},
+    topic,
+};
 
-use super::Shard;
+use super::{Shard, commit::Held, publish::Dispatched};
 
 /// EMQX's limit: 2^32 - 1 seconds.
 const SECONDS_MAX: u64 = u32::MAX as u64;
 
 /// Messages in the order of their time, then of their arrival.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Delayed {
-    messages: BTreeMap<(Timestamp, u64), Message>,
+    messages: BTreeMap<(Timestamp, u64), Waiting>,
+    /// The last number given.
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    message: Message,
+    /// The time in the name of its entry: it is due later if it could not be committed then.
+    named: Timestamp,
 }
 
 impl Delayed {
+    /// None yet. The shard's numbers are those that say its own when they are divided by how many shards there are.
+    pub(super) fn new(shard: ShardId) -> Delayed {
+        Delayed {
+            messages: BTreeMap::new(),
+            last: u64::from(shard.0),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.messages.len()
     }
@@ -47,7 +68,7 @@ impl Shard {
     ///
     /// # Errors
     /// Topic name invalid, or quota exceeded at `delayed.max_delayed_messages` (counted per shard in equal parts).
-    pub(super) fn delay(&mut self, now: Timestamp, message: &Message) -> Result<(), ReasonCode> {
+    pub(super) fn delay(&mut self, now: Timestamp, message: &Message) -> Result<Dispatched, ReasonCode> {
         let (seconds, target) = parse(message.local_topic()).ok_or(ReasonCode::TopicNameInvalid)?;
         let limit = self.share_of(self.common.config.delayed_max);
         if limit.is_some_and(|limit| self.delayed.messages.len() >= limit) {
@@ -58,19 +79,46 @@ impl Shard {
         let renamed = message.with_topic(&topic, message.retain());
         let message = renamed.ok_or(ReasonCode::TopicNameInvalid)?;
         let at = now.after_secs(seconds);
-        let number = self.next_number();
-        self.delayed.messages.insert((at, number), message);
+        let number = self.delayed_number();
+        let entry = DelayedEntry {
+            record: encode_message(&message),
+        };
+        self.put(Name::Delayed(at.as_millis(), number), entry.encode());
+        self.keep_delayed(at, number, message);
         self.metrics.messages_delayed.inc();
+        Ok(Dispatched {
+            is_matched: true,
+            is_stored: true,
+        })
+    }
+
+    /// A number that no other delayed message has, of this shard and of this process: messages of the same time are
+    /// handed out in the order of their numbers.
+    fn delayed_number(&mut self) -> u64 {
+        // As many numbers as are needed in a life, above all that were found at the start.
+        self.delayed.last += u64::from(self.shards);
+        self.delayed.last
+    }
+
+    /// Keeps a message that has an entry of this name.
+    pub(super) fn keep_delayed(&mut self, at: Timestamp, number: u64, message: Message) {
+        self.delayed.last = self.delayed.last.max(number);
+        self.delayed
+            .messages
+            .insert((at, number), Waiting { message, named: at });
         self.stats.delayed.set(self.delayed.messages.len() as u64);
-        Ok(())
     }
 
     /// Hands out the first message, which is due.
     pub(super) fn delayed_due(&mut self, now: Timestamp) {
-        let Some((_, message)) = self.delayed.messages.pop_first() else {
+        let Some(((_, number), waiting)) = self.delayed.messages.pop_first() else {
             return;
         };
+        let Waiting { message, named } = waiting;
         self.stats.delayed.set(self.delayed.messages.len() as u64);
+        // Handed out and forgotten in one commit.
+        self.close_full_commit();
+        self.delete(Name::Delayed(named.as_millis(), number));
         if message.is_expired(now) {
             self.metrics.messages_dropped_expired.inc();
             return;
@@ -78,7 +126,17 @@ impl Shard {
         // Its publisher, if there still, gets none of it through a subscription with No Local [MQTT-3.8.3-3].
         let publisher = self.by_client.get(&message.origin().client_id).copied();
         // Its topic is no delayed one unless it was nested, and then it waits again.
-        let _ = self.dispatch(now, message, publisher);
+        let dispatched = self.dispatch(now, message.clone(), publisher);
+        if dispatched.is_ok_and(|dispatched| dispatched.is_stored) {
+            self.hold(Held::Delayed(named, number, message));
+        }
+    }
+
+    /// What was due could not be committed: it is due again, a little later.
+    pub(super) fn delay_again(&mut self, now: Timestamp, named: Timestamp, number: u64, message: Message) {
+        let waiting = Waiting { message, named };
+        self.delayed.messages.insert((now.after_secs(1), number), waiting);
+        self.stats.delayed.set(self.delayed.messages.len() as u64);
     }
 
     /// This shard's equal part of a limit of the node; `None` without a limit.

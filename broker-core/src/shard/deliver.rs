@@ -3,49 +3,50 @@
 use crate::{
     Delivery, Event, LinkId, PacketId, QoS, Timestamp,
     hooks::HookPoint,
-    session::{Presence, Queued, Sending, SessionKey},
+    session::{Queued, Sending, SessionKey},
+    store::format::Name,
 };
 
-use super::Shard;
+use super::{Shard, commit::Held};
 
 /// Messages that one session sends before others have their turn.
 const SLICE: usize = 256;
 
 impl Shard {
-    /// One message for one session: at once if it may, else it waits, within the session's limits.
+    /// One message for one connected session: at once if it may, else it waits, within the session's limits.
     pub(super) fn deliver(&mut self, now: Timestamp, key: SessionKey, item: Queued) {
-        let session = &mut *self.sessions[key.0 as usize];
+        let Some(session) = self.sessions[key.0 as usize].online_mut() else {
+            return;
+        };
         if item.message.retain() {
             for replay in session.replays.asking() {
                 replay.overtake(item.message.topic());
             }
         }
-        match session.presence {
-            Presence::Online {
-                link,
-                congested: false,
-                ..
-            } if session.outgoing.has_room(item.qos) => {
-                if item.qos == QoS::AtMostOnce {
-                    return self.send(now, link, key, item, None, false);
-                }
-                let packet_id = session.outgoing.send(now, item.clone());
-                self.send(now, link, key, item, Some(packet_id), false);
-                self.arm_retry(now, key);
-            }
-            Presence::Offline { .. } if item.qos == QoS::AtMostOnce => {
-                self.metrics.delivery_dropped.inc();
-                self.metrics.delivery_dropped_qos0.inc();
-            }
-            _ => self.enqueue(now, key, item),
+        let is_fetching = session
+            .stored
+            .as_ref()
+            .is_some_and(|stored| stored.fetching.is_some());
+        if !session.takes_messages() || is_fetching || !session.outgoing.has_room(item.qos) {
+            return self.enqueue(now, key, item);
         }
+        let link = session.link;
+        if item.qos == QoS::AtMostOnce {
+            return self.send(now, link, key, item, None, false);
+        }
+        let packet_id = session.outgoing.send(now, item.clone());
+        self.send(now, link, key, item, Some(packet_id), false);
+        self.arm_retry(now, key);
     }
 
     fn enqueue(&mut self, now: Timestamp, key: SessionKey, item: Queued) {
         let limits = &self.common.config.mqtt;
-        let (len_max, bytes_max) = (limits.max_mqueue_len, limits.max_mqueue_bytes);
-        let session = &mut *self.sessions[key.0 as usize];
-        let cut = session.outgoing.enqueue(item, len_max, bytes_max);
+        let (mut len_max, mut bytes_max) = (limits.max_mqueue_len, limits.max_mqueue_bytes);
+        if item.sequence.is_some() {
+            // It is one of a bounded number, and the journal keeps the limits.
+            (len_max, bytes_max) = (0, 0);
+        }
+        let cut = self.session_mut(key).outgoing.enqueue(item, len_max, bytes_max);
         for item in cut {
             self.metrics.delivery_dropped.inc();
             if item.qos == QoS::AtMostOnce {
@@ -61,31 +62,33 @@ impl Shard {
     pub(super) fn pump(&mut self, now: Timestamp, key: SessionKey) {
         let mut expired = Vec::new();
         for _ in 0..SLICE {
-            let Some(session) = self.sessions.get_mut(key.0 as usize) else {
+            let Some(session) = self.online_mut(key) else {
                 return;
             };
-            let Presence::Online {
-                link,
-                congested: false,
-                ..
-            } = session.presence
-            else {
+            let is_fetching = session
+                .stored
+                .as_ref()
+                .is_some_and(|stored| stored.fetching.is_some());
+            if !session.takes_messages() || is_fetching {
                 return;
-            };
+            }
+            let link = session.link;
             match session.outgoing.next_sending(now, &mut expired) {
-                Some(sending) => self.put(now, link, key, sending),
+                Some(sending) => self.put_on_wire(now, link, key, sending),
                 None => {
                     self.drop_expired(now, key, &mut expired);
                     self.arm_retry(now, key);
+                    self.read_on(key);
                     return self.pump_replays(now, key);
                 }
             }
         }
         self.drop_expired(now, key, &mut expired);
+        self.read_on(key);
         self.ready.push_back(key);
     }
 
-    pub(super) fn put(&mut self, now: Timestamp, link: LinkId, key: SessionKey, sending: Sending) {
+    pub(super) fn put_on_wire(&mut self, now: Timestamp, link: LinkId, key: SessionKey, sending: Sending) {
         match sending {
             Sending::Publish { item, packet_id, dup } => self.send(now, link, key, item, packet_id, dup),
             Sending::Release(packet_id) => {
@@ -113,6 +116,18 @@ impl Shard {
         if self.common.hooks.wants(HookPoint::MessageDelivered) {
             self.delivered_point(now, key, &item.message);
         }
+        let may_be_repeated = |key| {
+            let stored = self.session(key).stored.as_ref();
+            let before = stored.map(|stored| stored.repeats_before);
+            item.sequence
+                .zip(before)
+                .is_some_and(|(sequence, before)| sequence < before)
+        };
+        let mut dup = dup || (item.qos == QoS::AtLeastOnce && may_be_repeated(key));
+        if let (Some(sequence), true) = (item.sequence, item.shared.is_some()) {
+            dup |= self.session_mut(key).outgoing.take_repeated(sequence) && item.qos == QoS::AtLeastOnce;
+        }
+        let must_be_stored = self.must_be_stored(key, &item, packet_id);
         let Queued {
             message,
             qos,
@@ -120,23 +135,45 @@ impl Shard {
             subscription_ids,
             ..
         } = item;
-        self.emit(
-            link,
-            Event::Deliver(Delivery {
-                message,
-                packet_id,
-                qos,
-                dup,
-                retain,
-                subscription_ids,
-            }),
-        );
+        let event = Event::Deliver(Delivery {
+            message,
+            packet_id,
+            qos,
+            dup,
+            retain,
+            subscription_ids,
+        });
+        if must_be_stored {
+            self.hold(Held::Event(link, event));
+        } else {
+            self.emit(link, event);
+        }
+    }
+
+    /// A QoS 2 message must have the same packet identifier after a crash: the store is told before it is sent. True
+    /// if that is so and was not done before.
+    fn must_be_stored(&mut self, key: SessionKey, item: &Queued, packet_id: Option<PacketId>) -> bool {
+        let session = self.session_mut(key);
+        let (Some(stored), Some(packet_id), QoS::ExactlyOnce) = (&session.stored, packet_id, item.qos) else {
+            return false;
+        };
+        let token = stored.token;
+        if session.outgoing.is_stored(packet_id) {
+            return false;
+        }
+        let Some(entry) = session.outgoing.store(packet_id) else {
+            return false;
+        };
+        self.put(Name::Outgoing(token, packet_id), entry.encode());
+        if let (Some(target), Some(sequence)) = (&item.shared, item.sequence) {
+            self.take_for_good(target, sequence);
+        }
+        self.mark_dirty(self.now, key);
+        true
     }
 
     pub(super) fn set_congested(&mut self, key: SessionKey, is_congested: bool) {
-        if let Presence::Online { congested, .. } = &mut self.session_mut(key).presence {
-            *congested = is_congested;
-        }
+        self.session_mut(key).congested = is_congested;
         if !is_congested {
             self.ready.push_back(key);
         }
@@ -168,7 +205,9 @@ impl Shard {
         let Some(interval) = self.common.config.mqtt.retry_interval else {
             return;
         };
-        let session = &mut *self.sessions[key.0 as usize];
+        let Some(session) = self.online_mut(key) else {
+            return;
+        };
         if session.retry_at == Timestamp::NEVER && !session.is_v5() && session.outgoing.inflight_len() > 0 {
             session.retry_at = now.after(interval);
             self.arm_session(key);

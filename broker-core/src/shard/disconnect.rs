@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    Closing, Disconnect, DisconnectCause, Event, LinkId, MessageParts, Properties, ReasonCode, Timestamp,
-    Will,
-    session::{Presence, SessionKey},
+    ClientInfo, Closing, Disconnect, DisconnectCause, Event, LinkId, MessageParts, Properties, ReasonCode,
+    Timestamp, Will,
+    session::{SessionKey, Tenant},
 };
 
 use super::{Link, Shard, connect::Stage};
@@ -69,22 +69,11 @@ impl Shard {
         tell: Option<Closing>,
         user_properties: &[(String, String)],
     ) {
-        let session = self.session_mut(key);
-        let Presence::Online {
-            link, connected_at, ..
-        } = session.presence
-        else {
+        let Some(session) = self.online_mut(key) else {
             return;
         };
-        let expires_at = match session.expiry_interval {
-            u32::MAX => Timestamp::NEVER,
-            seconds => now.after_secs(u64::from(seconds)),
-        };
-        session.presence = Presence::Offline {
-            expires_at,
-            will_at: Timestamp::NEVER,
-        };
-        session.exchange = None;
+        let (link, connected_at) = (session.link, session.connected_at);
+        let expiry_interval = session.expiry_interval;
         session.outgoing.disconnect();
         session.retry_at = Timestamp::NEVER;
         if cause == DisconnectCause::Normal {
@@ -100,24 +89,37 @@ impl Shard {
         }
         self.announce_presence(key, false);
         self.disconnected_point(now, key, cause, connected_at, user_properties);
-        self.schedule_will(now, key);
-        if self.session(key).expiry_interval == 0 {
-            self.terminate(now, key, Some(cause));
-        } else {
-            self.redispatch_session(now, key);
-            self.arm_session(key);
+        let will_at = self.schedule_will(now, key);
+        if expiry_interval == 0 {
+            return self.terminate(now, key, Some(cause));
         }
+        self.redispatch_session(now, key);
+        self.settle_shared(now, key);
+        let expires_at = match expiry_interval {
+            u32::MAX => Timestamp::NEVER,
+            seconds => now.after_secs(u64::from(seconds)),
+        };
+        self.sleep(key, expires_at, will_at);
     }
 
     /// Ends the session: publishes a Will that waits, gives away what others may have, forgets the rest.
     pub(super) fn terminate(&mut self, now: Timestamp, key: SessionKey, cause: Option<DisconnectCause>) {
-        // The Will is published when the session ends, whatever its delay [MQTT-3.1.3-9].
-        if let Some(will) = self.session_mut(key).will.take() {
-            self.publish_will(now, key, &will);
+        self.publish_waiting_will(now, key);
+        if let Some(token) = self.token(key) {
+            self.delete_session_entries(token, key);
         }
-        let shared = self.session_mut(key).outgoing.take_shared(|_| true);
-        let subscriptions: Vec<_> = self.session(key).subscriptions.iter().cloned().collect();
+        self.give_back_shared(now, key);
+        let shared = match self.online_mut(key) {
+            Some(session) => session.outgoing.take_shared(|_| true),
+            None => Vec::new(),
+        };
+        let subscriptions: Vec<_> = self.sessions[key.0 as usize]
+            .subscriptions()
+            .iter()
+            .cloned()
+            .collect();
         for subscription in subscriptions {
+            self.close_full_commit();
             self.remove_subscription(key, subscription.route, subscription.kind.group());
         }
         for item in shared {
@@ -125,31 +127,53 @@ impl Shard {
         }
 
         self.metrics.session_terminated.inc();
-        let session = self.sessions.remove(key.0 as usize);
-        for replay in session.replays.iter() {
-            self.replays.remove(&replay.number);
+        let tenant = self.sessions.remove(key.0 as usize);
+        let client_id = tenant.client_id().clone();
+        if let Tenant::Online(session) = tenant {
+            for replay in session.replays.iter() {
+                self.replays.remove(&replay.number);
+            }
         }
-        self.by_client.remove(&session.client.client_id);
-        self.terminated_point(now, &session.client.client_id, cause);
+        self.by_client.remove(&client_id);
+        self.terminated_point(now, &client_id, cause);
         self.stats.sessions.set(self.sessions.len() as u64);
     }
 
-    fn schedule_will(&mut self, now: Timestamp, key: SessionKey) {
-        let session = self.session_mut(key);
-        let Some(will) = &session.will else { return };
-        if will.delay_interval == 0 {
-            let will = session.will.take().expect("looked at above");
-            return self.publish_will(now, key, &will);
-        }
-        let at = now.after_secs(u64::from(will.delay_interval));
-        if let Presence::Offline { will_at, .. } = &mut session.presence {
-            *will_at = at;
+    /// The Will is published when the session ends, whatever its delay [MQTT-3.1.3-9].
+    fn publish_waiting_will(&mut self, now: Timestamp, key: SessionKey) {
+        let waiting = match &mut self.sessions[key.0 as usize] {
+            Tenant::Online(session) => {
+                let client = Arc::clone(&session.client);
+                session.will.take().map(|will| (*will, client))
+            }
+            Tenant::Dormant(dormant) => dormant.will.take().map(|waiting| (waiting.will, waiting.client)),
+        };
+        if let Some((will, client)) = waiting {
+            self.publish_will(now, key, &client, &will);
         }
     }
 
+    /// Publishes the Will now, or says when.
+    fn schedule_will(&mut self, now: Timestamp, key: SessionKey) -> Timestamp {
+        let session = self.session_mut(key);
+        let Some(will) = &session.will else {
+            return Timestamp::NEVER;
+        };
+        if will.delay_interval > 0 {
+            return now.after_secs(u64::from(will.delay_interval));
+        }
+        self.publish_waiting_will(now, key);
+        Timestamp::NEVER
+    }
+
     /// Publishes the Will of the session's last connection (§3.1.2.5).
-    pub(super) fn publish_will(&mut self, now: Timestamp, key: SessionKey, will: &Will) {
-        let client = Arc::clone(&self.session(key).client);
+    pub(super) fn publish_will(
+        &mut self,
+        now: Timestamp,
+        key: SessionKey,
+        client: &Arc<ClientInfo>,
+        will: &Will,
+    ) {
         let parts = MessageParts {
             topic: &will.topic,
             qos: will.qos,
@@ -158,10 +182,10 @@ impl Shard {
             properties: Properties::from_validated(&will.properties),
             payload: &will.payload,
         };
-        let Some(message) = parts.publish(now, &client) else {
+        let Some(message) = parts.publish(now, client) else {
             return;
         };
-        let Ok(message) = self.admit_message(now, key, message) else {
+        let Ok(message) = self.admit_message(now, Some(key), client, message) else {
             return;
         };
         self.metrics.wills_published.inc();

@@ -9,21 +9,28 @@
 
 mod acknowledge;
 mod authenticate;
+mod backlog;
 mod ban;
 mod batch;
 mod census;
+mod commit;
 mod connect;
 mod delayed;
 mod deliver;
 mod disconnect;
+mod dormant;
 mod exclusive;
+mod group;
 mod peers;
 mod points;
 mod publish;
+mod restore;
 mod retain;
 mod route;
 mod shared;
 mod subscribe;
+mod sweep;
+mod tail;
 mod timeout;
 mod unsubscribe;
 
@@ -40,21 +47,29 @@ use crate::{
     metrics::{Metrics, Stats},
     random::Random,
     retained::RetainedStore,
-    session::{Session, SessionKey},
+    session::{Session, SessionKey, Tenant},
+    store::{Sequence, format::Token},
     timer::TimerQueue,
 };
 
 pub use authenticate::{Question, Reply};
+use backlog::Asker;
 pub use batch::Batch;
 use batch::{Inbox, Outbound, RouteChange, ShardMessage};
 pub use census::Census;
+use commit::Commits;
 use connect::Connecting;
 use delayed::Delayed;
+use group::OwnedGroups;
 use publish::Receiver;
+use restore::Restoring;
+pub use restore::{RestoreError, home};
 use retain::Lookups;
 use route::Route;
 pub use route::SHARDS_MAX;
 use subscribe::Operation;
+use sweep::Sweep;
+use tail::Tail;
 
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
@@ -69,6 +84,10 @@ pub enum Output {
     Deliver(LinkId, Event),
     /// Answer the question by [`Shard::handle_reply`] with the same ticket.
     Ask(Ticket, Box<Question>),
+    /// Read nothing more of this link: it adds to what the store is too slow for.
+    Hold(LinkId),
+    /// Go on reading it.
+    Release(LinkId),
 }
 
 /// What all shards of a node have in common. Replaced as a whole when the configuration is reloaded.
@@ -107,7 +126,7 @@ pub struct Shard {
     /// The latest time that any input brought.
     now: Timestamp,
     links: FastMap<LinkId, Link>,
-    sessions: Slab<Box<Session>>,
+    sessions: Slab<Tenant>,
     by_client: HashMap<ClientId, SessionKey, foldhash::quality::RandomState>,
     index: FilterIndex<Route>,
     retained: RetainedStore,
@@ -138,6 +157,20 @@ pub struct Shard {
     /// Counts questions, operations and replays.
     numbers: u64,
     published: u64,
+    commits: Commits,
+    tail: Tail,
+    /// Questions to the journal other than commits, by ticket.
+    askers: FastMap<Ticket, Asker>,
+    /// Sessions of which the store is to be told something.
+    dirty: VecDeque<SessionKey>,
+    /// When it is told; `NEVER` if there is nothing to tell.
+    flush_at: Timestamp,
+    sweep: Sweep,
+    /// Entries of retained messages that this shard has changed itself, and where its change stands in the journal.
+    corrections: HashMap<Box<str>, Sequence, foldhash::quality::RandomState>,
+    owned: OwnedGroups,
+    /// What the store has told at the start.
+    restoring: Option<Box<Restoring>>,
     /// Changes of routes announced to the other shards, and how many of them all have confirmed.
     routes_changed: u64,
     routes_confirmed: u64,
@@ -153,7 +186,7 @@ enum Link {
 
 /// The shard that a client id belongs to, of `shards` on this node. The same in every process.
 pub fn shard_of(client_id: &str, shards: u16) -> ShardId {
-    partition(client_id, shards)
+    Token::of(client_id).shard(shards)
 }
 
 /// Spreads texts evenly over the shards. Not keyed, so that every shard and process agrees; who chooses its client
@@ -193,7 +226,7 @@ impl Shard {
             index: FilterIndex::with_seed(seed),
             retained: RetainedStore::new(),
             banned: Banned::new(),
-            delayed: Delayed::default(),
+            delayed: Delayed::new(id),
             exclusive: HashMap::default(),
             operations: FastMap::default(),
             replays: FastMap::default(),
@@ -214,6 +247,15 @@ impl Shard {
             outbound: Outbound::new(id, shards),
             numbers: 0,
             published: 0,
+            commits: Commits::default(),
+            tail: Tail::default(),
+            askers: FastMap::default(),
+            dirty: VecDeque::new(),
+            flush_at: Timestamp::NEVER,
+            sweep: Sweep::default(),
+            corrections: HashMap::default(),
+            owned: OwnedGroups::default(),
+            restoring: None,
             routes_changed: 0,
             routes_confirmed: 0,
             receivers: Vec::new(),
@@ -310,7 +352,7 @@ impl Shard {
         self.now = now;
         let outcome = self.dispatch(now, message, None);
         self.apply_effects(now);
-        outcome
+        outcome.map(|dispatched| dispatched.is_matched)
     }
 
     /// The next thing to do; `None`: everything is done until the next input.
@@ -355,11 +397,23 @@ impl Shard {
         self.numbers
     }
 
+    /// A session that is connected.
+    fn online(&self, key: SessionKey) -> Option<&Session> {
+        self.sessions.get(key.0 as usize)?.online()
+    }
+
+    fn online_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
+        self.sessions.get_mut(key.0 as usize)?.online_mut()
+    }
+
+    /// The session of a link, which is connected.
     fn session(&self, key: SessionKey) -> &Session {
-        &self.sessions[key.0 as usize]
+        self.online(key)
+            .expect("a link leads to a session that is connected")
     }
 
     fn session_mut(&mut self, key: SessionKey) -> &mut Session {
-        &mut self.sessions[key.0 as usize]
+        self.online_mut(key)
+            .expect("a link leads to a session that is connected")
     }
 }

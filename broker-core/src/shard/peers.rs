@@ -7,12 +7,27 @@ use super::{RouteChange, Shard, ShardMessage, retain::Lookup, route::Member};
 impl Shard {
     pub(super) fn handle_message(&mut self, now: Timestamp, from: ShardId, message: ShardMessage) {
         match message {
-            ShardMessage::Publish(message) => self.route_forwarded(now, &message),
+            ShardMessage::Publish(message, is_stored) => self.route_forwarded(now, &message, is_stored),
             ShardMessage::Dispatch { to, target, message } => self.deliver_shared(now, &to, &target, message),
+            ShardMessage::Lease {
+                to,
+                target,
+                sequence,
+                message,
+                is_repeated,
+            } => self.deliver_lease(now, &to, &target, sequence, message, is_repeated),
+            ShardMessage::Settled {
+                target,
+                sequence,
+                qos,
+            } => self.lease_settled(now, &target, sequence, qos),
+            ShardMessage::Returned { target, sequence } => self.lease_returned(now, &target, sequence),
             ShardMessage::Route(change) => self.change_route(from, change),
             ShardMessage::Barrier(operation) => self.outbound.push(from, ShardMessage::Passed(operation)),
             ShardMessage::Passed(operation) => self.operation_passed(now, operation),
-            ShardMessage::Retain(message) => self.retain_here(&message),
+            ShardMessage::Retain(message) => {
+                self.retain_here(&message);
+            }
             ShardMessage::RetainedQuery {
                 replay,
                 filter,
@@ -61,13 +76,13 @@ impl Shard {
 
     fn change_route(&mut self, from: ShardId, change: RouteChange) {
         match change {
-            RouteChange::Add(filter) => {
+            RouteChange::Add { filter, durable } => {
                 let id = self.index.insert(&filter);
-                self.index.get_mut(id).remote.insert(from);
+                self.index.get_mut(id).remote_mut(durable).insert(from);
             }
-            RouteChange::Remove(filter) => {
+            RouteChange::Remove { filter, durable } => {
                 if let Some(id) = self.index.find(&filter) {
-                    self.index.get_mut(id).remote.remove(from);
+                    self.index.get_mut(id).remote_mut(durable).remove(from);
                     self.drop_route_if_empty(id);
                 }
             }
@@ -75,22 +90,17 @@ impl Shard {
                 target,
                 client_id,
                 online,
+                durable,
             } => {
-                let id = self.index.insert(&target.filter);
                 let member = Member {
                     shard: from,
                     client_id,
+                    durable,
                 };
-                self.index
-                    .get_mut(id)
-                    .group_or_insert(&target.filter, &target.group)
-                    .set(member, online);
+                self.add_member(&target.filter, &target.group, member, online);
             }
             RouteChange::Leave { target, client_id } => {
-                if let Some(id) = self.index.find(&target.filter) {
-                    self.index.get_mut(id).leave_group(&target.group, &client_id);
-                    self.drop_route_if_empty(id);
-                }
+                self.remove_member(&target.filter, &target.group, &client_id);
             }
         }
     }

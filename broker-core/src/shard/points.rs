@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     ClientId, ClientInfo, Closing, Connect, DisconnectCause, Message, ReasonCode, Timestamp,
-    admission::{Action, Verdict},
+    admission::{Action, AuthorizationCache, Verdict},
     hooks::{ClientConnected, ClientDisconnected, HookContext, HookEffect, HookPoint},
     session::{Session, SessionKey},
 };
@@ -51,7 +51,9 @@ impl Shard {
         session_present: bool,
     ) {
         let common = Arc::clone(&self.common);
-        let session = &self.sessions[key.0 as usize];
+        let Some(session) = self.sessions[key.0 as usize].online() else {
+            return;
+        };
         let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
         if session_present {
             common.hooks.session_resumed(&mut context, &session.client);
@@ -85,7 +87,9 @@ impl Shard {
         user_properties: &[(String, String)],
     ) {
         let common = Arc::clone(&self.common);
-        let client = &self.sessions[key.0 as usize].client;
+        let Some(Session { client, .. }) = self.sessions[key.0 as usize].online() else {
+            return;
+        };
         let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
         let disconnected = ClientDisconnected {
             client,
@@ -137,7 +141,9 @@ impl Shard {
 
     pub(super) fn delivered_point(&mut self, now: Timestamp, key: SessionKey, message: &Message) {
         let common = Arc::clone(&self.common);
-        let client = &self.sessions[key.0 as usize].client;
+        let Some(Session { client, .. }) = self.sessions[key.0 as usize].online() else {
+            return;
+        };
         let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
         common.hooks.message_delivered(&mut context, client, message);
     }
@@ -145,21 +151,28 @@ impl Shard {
     pub(super) fn acked_point(&mut self, now: Timestamp, key: SessionKey, message: &Message) {
         if self.common.hooks.wants(HookPoint::MessageAcked) {
             let common = Arc::clone(&self.common);
-            let client = &self.sessions[key.0 as usize].client;
+            let Some(Session { client, .. }) = self.sessions[key.0 as usize].online() else {
+                return;
+            };
             let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
             common.hooks.message_acked(&mut context, client, message);
         }
     }
 
-    /// May the client do this? `topic` in its own words. Hooks first, then the sources and their cache.
-    pub(super) fn authorize(&mut self, now: Timestamp, key: SessionKey, action: Action, topic: &str) -> bool {
+    /// May the client do this? `topic` in its own words. Hooks first, then the sources and, if the client is connected,
+    /// their cache.
+    pub(super) fn authorize(
+        &mut self,
+        now: Timestamp,
+        key: Option<SessionKey>,
+        client: &Arc<ClientInfo>,
+        action: Action,
+        topic: &str,
+    ) -> bool {
         let common = &self.common;
-        let session: &mut Session = &mut self.sessions[key.0 as usize];
         let verdict = if common.hooks.wants(HookPoint::ClientAuthorize) {
             let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
-            common
-                .hooks
-                .client_authorize(&mut context, &session.client, action, topic)
+            common.hooks.client_authorize(&mut context, client, action, topic)
         } else {
             Verdict::Ignore
         };
@@ -167,11 +180,13 @@ impl Shard {
             Verdict::Allow => true,
             Verdict::Deny => false,
             Verdict::Ignore => {
-                let cache = &mut session.authorization_cache;
+                let mut none = AuthorizationCache::default();
+                let session = key.and_then(|key| self.sessions.get_mut(key.0 as usize)?.online_mut());
+                let cache = session.map_or(&mut none, |session| &mut session.authorization_cache);
                 common
                     .admission
                     .authorization
-                    .check(now, &session.client, cache, action, topic)
+                    .check(now, client, cache, action, topic)
             }
         };
         let metrics = &self.metrics;

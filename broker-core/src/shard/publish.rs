@@ -9,11 +9,17 @@ use crate::{
     filter_index::FilterId,
     hooks::{HookContext, HookPoint, TopicUse},
     session::{Queued, SessionKey},
+    store::{
+        Sequence, Value,
+        format::{Name, Token},
+    },
     topic,
 };
 
 use super::{
-    Shard, ShardMessage, delayed,
+    Shard, ShardMessage,
+    commit::Held,
+    delayed,
     route::{Route, ShardSet, Subscriber},
 };
 
@@ -23,7 +29,28 @@ pub(super) struct Receiver {
     session: SessionKey,
     qos: QoS,
     retain_as_published: bool,
+    /// One of them is durable.
+    durable: bool,
     ids: SubscriptionIds,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Dispatched {
+    /// Somebody may get it.
+    pub(super) is_matched: bool,
+    /// It is part of the turn's commit.
+    pub(super) is_stored: bool,
+}
+
+impl Dispatched {
+    fn reason(self) -> ReasonCode {
+        if self.is_matched {
+            ReasonCode::Success
+        } else {
+            ReasonCode::NoMatchingSubscribers
+        }
+    }
 }
 
 /// Why a message is not taken.
@@ -48,12 +75,21 @@ impl Shard {
                 self.publish_exactly_once(now, link, key, message, packet_id, dup)
             }
             (qos, packet_id) => {
-                let reason = match self.accept(now, key, message) {
-                    Ok(reason) | Err(Refusal::Answer(reason)) => reason,
+                let (reason, is_stored) = match self.accept(now, key, message) {
+                    Ok(dispatched) => (dispatched.reason(), dispatched.is_stored),
+                    Err(Refusal::Answer(reason)) => (reason, false),
                     Err(Refusal::Close(reason)) => return self.close_session(now, key, Closing::new(reason)),
                 };
+                if is_stored {
+                    self.pause_if_full(link);
+                }
                 if let (QoS::AtLeastOnce, Some(packet_id)) = (qos, packet_id) {
-                    self.emit(link, Event::PubAck(packet_id, reason));
+                    let event = Event::PubAck(packet_id, reason);
+                    if is_stored {
+                        self.hold(Held::Event(link, event));
+                    } else {
+                        self.acknowledge(link, event);
+                    }
                 }
             }
         }
@@ -77,6 +113,9 @@ impl Shard {
                 // Not marked as a repetition, it is another message under an identifier in use. The error ends the
                 // exchange: what comes next under this identifier is new [MQTT-4.3.3-9].
                 session.awaiting_rel.retain(|awaited| *awaited != packet_id);
+                if let Some(token) = self.token(key) {
+                    self.delete(Name::Received(token, packet_id));
+                }
             }
             self.metrics.packets_duplicate.inc();
             let reason = if is_reused {
@@ -84,7 +123,8 @@ impl Shard {
             } else {
                 ReasonCode::Success
             };
-            return self.emit(link, Event::PubRec(packet_id, reason));
+            // If the first one still waits for the store, so does this answer.
+            return self.hold(Held::Event(link, Event::PubRec(packet_id, reason)));
         }
         if session.awaiting_rel.len() >= limit {
             // [MQTT-3.3.4-9]
@@ -92,20 +132,48 @@ impl Shard {
             return self.close_session(now, key, Closing::new(ReasonCode::ReceiveMaximumExceeded));
         }
         match self.accept(now, key, message) {
-            Ok(reason) => {
-                if let Some(session) = self.sessions.get_mut(key.0 as usize) {
-                    session.awaiting_rel.push(packet_id);
-                }
-                self.emit(link, Event::PubRec(packet_id, reason));
+            Ok(dispatched) => {
+                let reason = dispatched.reason();
+                self.receive_exactly_once(link, key, packet_id, reason, true, dispatched.is_stored);
             }
             Err(Refusal::Answer(reason)) => {
                 // A 3.x client reads every PUBREC as success and goes on with PUBREL.
-                if !reason.is_error() || !self.session(key).is_v5() {
-                    self.session_mut(key).awaiting_rel.push(packet_id);
-                }
-                self.emit(link, Event::PubRec(packet_id, reason));
+                let is_awaited = !reason.is_error() || !self.session(key).is_v5();
+                self.receive_exactly_once(link, key, packet_id, reason, is_awaited, false);
             }
             Err(Refusal::Close(reason)) => self.close_session(now, key, Closing::new(reason)),
+        }
+    }
+
+    /// Answers a QoS 2 message. If it is to be released, its packet identifier is remembered until then, by the store
+    /// too if the session outlives its connection.
+    fn receive_exactly_once(
+        &mut self,
+        link: LinkId,
+        key: SessionKey,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        is_awaited: bool,
+        is_stored: bool,
+    ) {
+        let mut is_stored = is_stored;
+        if is_awaited && let Some(session) = self.online_mut(key) {
+            session.awaiting_rel.push(packet_id);
+            let client_id = session.client.client_id.clone();
+            if let Some(token) = self.token(key) {
+                self.put(Name::Received(token, packet_id), bytes::Bytes::new());
+                is_stored = true;
+            }
+            if is_stored {
+                self.hold(Held::Received(client_id, packet_id));
+            }
+        }
+        let event = Event::PubRec(packet_id, reason);
+        if is_stored {
+            self.pause_if_full(link);
+            self.hold(Held::Event(link, event));
+        } else {
+            self.acknowledge(link, event);
         }
     }
 
@@ -120,14 +188,11 @@ impl Shard {
     }
 
     /// Takes a client's message: checks it, admits it, hands it out.
-    fn accept(&mut self, now: Timestamp, key: SessionKey, message: Message) -> Result<ReasonCode, Refusal> {
+    fn accept(&mut self, now: Timestamp, key: SessionKey, message: Message) -> Result<Dispatched, Refusal> {
         self.check_form(&message)?;
-        let message = self.admit_message(now, key, message)?;
-        match self.dispatch(now, message, Some(key)) {
-            Ok(true) => Ok(ReasonCode::Success),
-            Ok(false) => Ok(ReasonCode::NoMatchingSubscribers),
-            Err(reason) => Err(Refusal::Answer(reason)),
-        }
+        let client = std::sync::Arc::clone(&self.session(key).client);
+        let message = self.admit_message(now, Some(key), &client, message)?;
+        self.dispatch(now, message, Some(key)).map_err(Refusal::Answer)
     }
 
     /// What the node supports, and its limits.
@@ -169,13 +234,14 @@ impl Shard {
     pub(super) fn admit_message(
         &mut self,
         now: Timestamp,
-        key: SessionKey,
+        key: Option<SessionKey>,
+        client: &std::sync::Arc<crate::ClientInfo>,
         mut message: Message,
     ) -> Result<Message, Refusal> {
         self.published += 1;
         message.set_id(u64::from(self.id.0) << 48 | self.published);
         if self.common.hooks.wants(HookPoint::TopicRewrite) {
-            message = self.rewrite(key, message);
+            message = self.rewrite(client, message);
         }
         // What is authorized is the topic that the message will have in the end.
         let topic = message.local_topic();
@@ -188,7 +254,7 @@ impl Shard {
         let is_forged = topic.starts_with("$SYS/")
             && message.origin().mountpoint.is_empty()
             && !message.origin().is_superuser;
-        if is_forged || !self.authorize(now, key, action, topic) {
+        if is_forged || !self.authorize(now, key, client, action, topic) {
             return Err(match self.common.config.deny_action {
                 DenyAction::Ignore => Refusal::Answer(self.common.config.deny_code.reason()),
                 DenyAction::Disconnect => Refusal::Close(ReasonCode::NotAuthorized),
@@ -205,8 +271,7 @@ impl Shard {
         Ok(message)
     }
 
-    fn rewrite(&self, key: SessionKey, message: Message) -> Message {
-        let client = &self.session(key).client;
+    fn rewrite(&self, client: &crate::ClientInfo, message: Message) -> Message {
         let rewritten = self
             .common
             .hooks
@@ -216,7 +281,7 @@ impl Shard {
         renamed.unwrap_or(message)
     }
 
-    /// Hands an admitted message out, or keeps it for later (`$delayed/`). True if somebody may get it.
+    /// Hands an admitted message out, or keeps it for later (`$delayed/`).
     ///
     /// # Errors
     /// The code for the publisher if the message can be neither handed out nor kept.
@@ -225,14 +290,24 @@ impl Shard {
         now: Timestamp,
         message: Message,
         publisher: Option<SessionKey>,
-    ) -> Result<bool, ReasonCode> {
+    ) -> Result<Dispatched, ReasonCode> {
         if message.local_topic().starts_with("$delayed/") {
-            return self.delay(now, &message).map(|()| true);
+            return self.delay(now, &message);
         }
-        if message.retain() {
-            self.retain(&message);
+        let (is_matched, is_durable) = self.route(now, &message, publisher);
+        let is_retained = message.retain() && self.retain(&message);
+        if is_durable || is_retained {
+            let record = self.append(&message, is_durable);
+            if is_retained {
+                let name = Name::Retained(Token::of(message.topic()));
+                let value = if message.payload().is_empty() {
+                    Value::Delete
+                } else {
+                    Value::PutRecord(record)
+                };
+                self.write(name, value);
+            }
         }
-        let is_matched = self.route(now, &message, publisher);
         if !is_matched && !message.retain() {
             // What the node says of itself mostly goes unheard: counted, it would hide what clients lose.
             if !message.topic().starts_with("$SYS/") {
@@ -241,34 +316,60 @@ impl Shard {
             }
             self.dropped_point(now, &message, None, "no_subscribers");
         }
-        Ok(is_matched)
+        Ok(Dispatched {
+            is_matched,
+            is_stored: is_durable || is_retained,
+        })
     }
 
-    /// Matches the message once: to the sessions of this shard, to other shards, to one member of each group.
-    fn route(&mut self, now: Timestamp, message: &Message, publisher: Option<SessionKey>) -> bool {
+    /// Matches the message once: to the sessions of this shard, to other shards, to one member of each group. Returns
+    /// whether there is anybody, and whether some of them get it from the journal.
+    fn route(&mut self, now: Timestamp, message: &Message, publisher: Option<SessionKey>) -> (bool, bool) {
         let mut groups: SmallVec<[FilterId; 4]> = SmallVec::new();
-        let mut remote = ShardSet::default();
-        let mut receivers = self.collect(message, publisher, |id, route| {
+        let (mut remote, mut remote_durable) = (ShardSet::default(), ShardSet::default());
+        let mut is_durable = false;
+        let mut receivers = self.collect(message, publisher, None, |id, route| {
             remote = remote.union(route.remote);
+            remote_durable = remote_durable.union(route.remote_durable);
+            is_durable |= route.is_durable();
             if route.groups.is_some() {
                 groups.push(id);
             }
         });
-        let mut is_matched = !receivers.is_empty() || !remote.is_empty();
-        self.hand_out(now, message, &mut receivers);
+        let may_last = message.qos() > QoS::AtMostOnce || self.common.config.mqtt.upgrade_qos;
+        let is_stored = is_durable && may_last;
+        if !is_stored {
+            remote = remote.union(remote_durable);
+        }
+        let mut is_matched = !receivers.is_empty() || !remote.is_empty() || is_durable;
+        self.hand_out(now, message, &mut receivers, is_stored);
         for shard in remote.iter() {
-            self.forward(shard, ShardMessage::Publish(message.clone()));
+            self.forward(shard, ShardMessage::Publish(message.clone(), is_stored));
         }
         for id in groups {
-            is_matched |= self.route_shared(now, message, publisher, id);
+            is_matched |= self.route_shared(now, message, publisher, id, is_stored);
         }
-        is_matched
+        (is_matched, is_stored)
     }
 
     /// A message that another shard has matched: only for the plain subscribers here.
-    pub(super) fn route_forwarded(&mut self, now: Timestamp, message: &Message) {
-        let mut receivers = self.collect(message, None, |_, _| {});
-        self.hand_out(now, message, &mut receivers);
+    pub(super) fn route_forwarded(&mut self, now: Timestamp, message: &Message, is_stored: bool) {
+        let mut receivers = self.collect(message, None, None, |_, _| {});
+        self.hand_out(now, message, &mut receivers, is_stored);
+    }
+
+    /// A message from the journal, for the durable subscribers here that have read everything before it.
+    pub(super) fn route_stored(&mut self, now: Timestamp, message: &Message, sequence: Sequence) {
+        let publisher = self.by_client.get(&message.origin().client_id).copied();
+        let mut receivers = self.collect(message, publisher, Some(sequence), |_, _| {});
+        let upgrade = self.common.config.mqtt.upgrade_qos;
+        for receiver in receivers.drain(..) {
+            let item = receiver.item(message, upgrade, Some(sequence));
+            if receiver.durable && item.qos > QoS::AtMostOnce {
+                self.deliver_stored(now, receiver.session, item);
+            }
+        }
+        self.receivers = receivers;
     }
 
     pub(super) fn forward(&mut self, shard: ShardId, message: ShardMessage) {
@@ -278,10 +379,13 @@ impl Shard {
 
     /// The receivers on this shard, each once: overlapping subscriptions of a session become one delivery at the
     /// highest QoS with all subscription identifiers ([MQTT-3.3.4-2..4], and [MQTT-3.3.5-1] of 3.1.1).
+    ///
+    /// With `sequence` only the subscriptions that get the message from this place of the journal.
     fn collect(
         &mut self,
         message: &Message,
         publisher: Option<SessionKey>,
+        sequence: Option<Sequence>,
         mut each: impl FnMut(FilterId, &Route),
     ) -> Vec<Receiver> {
         let mut receivers = std::mem::take(&mut self.receivers);
@@ -297,7 +401,12 @@ impl Shard {
                     metrics.delivery_dropped_no_local.inc();
                     return;
                 }
-                let session = &mut sessions[subscriber.session.0 as usize];
+                let Some(session) = sessions[subscriber.session.0 as usize].online_mut() else {
+                    return;
+                };
+                if sequence.is_some_and(|sequence| !session.is_due(sequence, id)) {
+                    return;
+                }
                 let retain_as_published = subscriber.options.retain_as_published || session.is_bridge;
                 if session.mark.0 == number {
                     receivers[session.mark.1 as usize].merge(subscriber, retain_as_published);
@@ -311,17 +420,20 @@ impl Shard {
         receivers
     }
 
-    fn hand_out(&mut self, now: Timestamp, message: &Message, receivers: &mut Vec<Receiver>) {
+    /// `is_stored`: who is durable gets it from the journal.
+    fn hand_out(
+        &mut self,
+        now: Timestamp,
+        message: &Message,
+        receivers: &mut Vec<Receiver>,
+        is_stored: bool,
+    ) {
         let upgrade = self.common.config.mqtt.upgrade_qos;
         for receiver in receivers.drain(..) {
-            let item = Queued {
-                message: message.clone(),
-                qos: effective_qos(message.qos(), receiver.qos, upgrade),
-                retain: message.retain() && receiver.retain_as_published,
-                subscription_ids: receiver.ids,
-                shared: None,
-            };
-            self.deliver(now, receiver.session, item);
+            let item = receiver.item(message, upgrade, None);
+            if !(is_stored && receiver.durable && item.qos > QoS::AtMostOnce) {
+                self.deliver(now, receiver.session, item);
+            }
         }
         self.receivers = std::mem::take(receivers);
     }
@@ -342,6 +454,7 @@ impl Receiver {
             session: subscriber.session,
             qos: subscriber.options.qos,
             retain_as_published,
+            durable: subscriber.durable,
             ids: SubscriptionIds::new(),
         };
         receiver.add_id(subscriber.id);
@@ -351,7 +464,20 @@ impl Receiver {
     fn merge(&mut self, subscriber: &Subscriber, retain_as_published: bool) {
         self.qos = self.qos.max(subscriber.options.qos);
         self.retain_as_published |= retain_as_published;
+        self.durable |= subscriber.durable;
         self.add_id(subscriber.id);
+    }
+
+    fn item(&self, message: &Message, upgrade: bool, sequence: Option<Sequence>) -> Queued {
+        Queued {
+            message: message.clone(),
+            qos: effective_qos(message.qos(), self.qos, upgrade),
+            retain: message.retain() && self.retain_as_published,
+            subscription_ids: self.ids.clone(),
+            shared: None,
+            sequence,
+            priority: 0,
+        }
     }
 
     fn add_id(&mut self, id: u32) {

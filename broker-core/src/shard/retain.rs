@@ -2,14 +2,20 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use bytes::Bytes;
+
 use crate::{
-    Message, RetainHandling, ShardId, SubscribeOptions, SubscriptionIds, Timestamp,
+    Message, ShardId, SubscribeOptions, SubscriptionIds, Timestamp,
     retained::Page,
-    session::{Presence, Queued, Replay, Replays, Sending, SessionKey},
+    session::{Queued, Replay, Replays, Sending, SessionKey},
+    store::{
+        Sequence, Value,
+        format::{Name, Token},
+    },
     topic,
 };
 
-use super::{Shard, ShardMessage, publish::effective_qos};
+use super::{Shard, ShardMessage, commit::Held, publish::effective_qos, subscribe::replay_is_wanted};
 
 /// Topics looked at for one slice of a replay.
 const SCAN: usize = 4096;
@@ -17,6 +23,8 @@ const SCAN: usize = 4096;
 const SCAN_TURN: usize = 16_384;
 /// Questions of other shards that wait for their turn; one beyond is answered at once, so that who asks too much waits.
 const LOOKUPS_MAX: usize = 1024;
+/// Corrections of entries remembered before those are forgotten that cannot matter any more.
+const CORRECTIONS: usize = 4096;
 /// Expired messages removed in one go.
 const EXPIRE_SLICE: usize = 1024;
 
@@ -52,36 +60,90 @@ impl Lookups {
 }
 
 impl Shard {
-    /// Stores the message under its topic, or with an empty payload forgets the topic [MQTT-3.3.1-6].
-    pub(super) fn retain(&mut self, message: &Message) {
+    /// True if the message is to be stored under its topic, or with an empty payload makes it forgotten
+    /// [MQTT-3.3.1-6], with the turn's commit: the topic's keeper does so as it comes upon it in the journal, which
+    /// gives all publishers of a topic one order. What the node says of itself is not worth storing, and goes to
+    /// the keeper at once.
+    pub(super) fn retain(&mut self, message: &Message) -> bool {
+        if !message.topic().starts_with("$SYS/") {
+            let is_too_large = message.payload().len() > self.common.config.retained_payload_bytes_max;
+            if is_too_large {
+                self.metrics.retained_dropped.inc();
+            }
+            return !is_too_large;
+        }
         let keeper = self.keeper(message.topic());
         if keeper == self.id {
             self.retain_here(message);
         } else {
             self.outbound.push(keeper, ShardMessage::Retain(message.clone()));
         }
+        false
     }
 
-    pub(super) fn retain_here(&mut self, message: &Message) {
-        let config = &self.common.config;
-        let limit = self.share_of(config.retained_max);
+    /// Keeps the message, or forgets that of its topic. False if it is not kept because of a limit.
+    pub(super) fn retain_here(&mut self, message: &Message) -> bool {
+        let limit = self.share_of(self.common.config.retained_max);
+        let mut is_kept = true;
         if message.payload().is_empty() {
             self.retained.remove(message.topic());
-        } else if message.payload().len() > config.retained_payload_bytes_max
-            || (limit.is_some_and(|limit| self.retained.len() >= limit)
-                && self.retained.get(message.topic()).is_none())
+        } else if limit.is_some_and(|limit| self.retained.len() >= limit)
+            && self.retained.get(message.topic()).is_none()
         {
             self.metrics.retained_dropped.inc();
+            is_kept = false;
         } else {
             self.metrics.messages_retained.inc();
             self.retained.insert(message.clone());
         }
         self.stats.retained.set(self.retained.len() as u64);
+        is_kept
+    }
+
+    /// The keeper of a topic comes upon a message to be retained in the journal, which has an entry of it by now.
+    pub(super) fn retain_stored(&mut self, message: &Message, sequence: Sequence, record: &Bytes) {
+        let topic = message.topic();
+        let is_overwritten = match self.corrections.get(topic) {
+            // This shard's own change of the entry stands behind the message in the journal.
+            Some(place) if sequence < *place => true,
+            Some(_) => {
+                self.corrections.remove(topic);
+                false
+            }
+            None => false,
+        };
+        let is_kept = self.retain_here(message);
+        if !is_kept || (is_overwritten && message.payload().is_empty()) {
+            self.correct_retained(topic, Value::Delete);
+        } else if is_overwritten {
+            self.correct_retained(topic, Value::Put(record.clone()));
+        }
+    }
+
+    /// Changes the entry of a topic other than by a publisher's commit. Where the change will stand among those is
+    /// known only later, so that it may have to be corrected again.
+    fn correct_retained(&mut self, topic: &str, value: Value) {
+        if self.corrections.len() >= CORRECTIONS {
+            let seen = self.tail.next;
+            self.corrections.retain(|_, place| *place > seen);
+        }
+        self.write(Name::Retained(Token::of(topic)), value);
+        self.corrections.insert(topic.into(), Sequence::END);
+        self.hold(Held::Corrected(topic.into()));
+    }
+
+    /// The place of a correction is known.
+    pub(super) fn corrected(&mut self, topic: &str, place: Sequence) {
+        if let Some(known) = self.corrections.get_mut(topic) {
+            *known = place;
+        }
     }
 
     pub(super) fn retained_due(&mut self, now: Timestamp) {
-        let removed = self.retained.expire(now, EXPIRE_SLICE);
-        self.metrics.messages_dropped_expired.add(removed as u64);
+        for message in self.retained.expire(now, EXPIRE_SLICE) {
+            self.metrics.messages_dropped_expired.inc();
+            self.correct_retained(message.topic(), Value::Delete);
+        }
         self.stats.retained.set(self.retained.len() as u64);
     }
 
@@ -94,12 +156,7 @@ impl Shard {
         id: Option<u32>,
         is_new: bool,
     ) {
-        let wanted = match options.retain_handling {
-            RetainHandling::Send => true,
-            RetainHandling::SendIfNew => is_new,
-            RetainHandling::DoNotSend => false,
-        };
-        if !wanted || !self.common.config.mqtt.retain_available {
+        if !replay_is_wanted(options, is_new) || !self.common.config.mqtt.retain_available {
             return;
         }
         let (number, since) = (self.next_number(), self.now);
@@ -132,6 +189,19 @@ impl Shard {
         }
     }
 
+    /// Begins the replay of a subscription anew that a lost connection has interrupted.
+    pub(super) fn resume_replay(&mut self, key: SessionKey, filter: &str) {
+        let route = self.index.find(filter);
+        let subscription = route.and_then(|route| self.session(key).subscriptions.get(route, None));
+        if let Some((options, id)) = subscription.map(|one| (one.options, one.id)) {
+            let options = SubscribeOptions {
+                retain_handling: crate::RetainHandling::Send,
+                ..options
+            };
+            self.start_replay(key, filter, options, id, true);
+        }
+    }
+
     /// Ends the replay of a subscription, if there is one.
     pub(super) fn stop_replay(&mut self, key: SessionKey, filter: &str) {
         if let Some(replay) = self.session_mut(key).replays.remove(filter) {
@@ -145,15 +215,13 @@ impl Shard {
     pub(super) fn pump_replays(&mut self, now: Timestamp, key: SessionKey) {
         for _ in 0..4 * Replay::PAGE {
             let upgrade = self.common.config.mqtt.upgrade_qos;
-            let session = &mut *self.sessions[key.0 as usize];
-            let Presence::Online {
-                link,
-                congested: false,
-                ..
-            } = session.presence
-            else {
+            let Some(session) = self.sessions[key.0 as usize].online_mut() else {
                 return;
             };
+            if !session.takes_messages() {
+                return;
+            }
+            let link = session.link;
             let Some(replay) = session.replays.first_mut() else {
                 return;
             };
@@ -177,10 +245,12 @@ impl Shard {
                     retain: true,
                     subscription_ids,
                     shared: None,
+                    sequence: None,
+                    priority: 0,
                 };
                 let packet_id =
                     (qos != crate::QoS::AtMostOnce).then(|| session.outgoing.send(now, item.clone()));
-                self.put(
+                self.put_on_wire(
                     now,
                     link,
                     key,
@@ -194,8 +264,10 @@ impl Shard {
             }
             if replay.is_done() {
                 let number = replay.number;
+                let filter = Arc::clone(&replay.filter);
                 session.replays.pop_first();
                 self.replays.remove(&number);
+                self.replay_done(key, &filter);
                 self.ask_ahead(key);
             } else if replay.asked {
                 return;
@@ -205,6 +277,13 @@ impl Shard {
             }
         }
         self.ready.push_back(key);
+    }
+
+    /// The store need not start it over any more.
+    fn replay_done(&mut self, key: SessionKey, filter: &str) {
+        if let Some(route) = self.index.find(filter) {
+            self.store_subscription(key, route, None, false);
+        }
     }
 
     /// The last of the replays that may ask has its turn to do so.
@@ -217,7 +296,10 @@ impl Shard {
 
     /// Asks for the next slice of a replay that has nothing left, of the shard where it goes on.
     fn ask_page(&mut self, key: SessionKey, number: u64) {
-        let Some(replay) = self.sessions[key.0 as usize].replays.get_mut(number) else {
+        let Some(replay) = self
+            .online_mut(key)
+            .and_then(|session| session.replays.get_mut(number))
+        else {
             return;
         };
         let (true, Some((shard, after))) = (replay.is_idle(), replay.sources.last().cloned()) else {
@@ -303,7 +385,10 @@ impl Shard {
         let Some(&key) = self.replays.get(&number) else {
             return;
         };
-        let replays = &mut self.sessions[key.0 as usize].replays;
+        let Some(session) = self.online_mut(key) else {
+            return;
+        };
+        let replays = &mut session.replays;
         let Some(replay) = replays.get_mut(number) else {
             return;
         };

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use crate::{
     ClientId, ShardId, SubscribeOptions,
     session::{SessionKey, SharedTarget},
+    store::format::Token,
 };
 
 /// Most shards of a node: a set of them is one word.
@@ -15,16 +16,55 @@ pub const SHARDS_MAX: u16 = 64;
 /// The destinations of one filter.
 #[derive(Debug, Default)]
 pub(crate) struct Route {
+    /// Connected plain subscribers of this shard.
     pub(crate) subscribers: Subscribers,
-    /// Other shards with a plain subscriber.
+    /// Plain subscriptions of this shard that get every message at once.
+    pub(crate) prompt: u32,
+    /// Plain subscriptions of this shard, with or without a connection, that get QoS 1 and 2 from the journal.
+    pub(crate) durable: u32,
+    /// Other shards with prompt subscriptions.
     pub(crate) remote: ShardSet,
+    /// Other shards with durable subscriptions.
+    pub(crate) remote_durable: ShardSet,
     /// Shared groups by name; one word in millions of routes without one.
     pub(crate) groups: Option<Box<Groups>>,
 }
 
 impl Route {
     pub(crate) fn is_empty(&self) -> bool {
-        self.subscribers.is_empty() && self.remote.is_empty() && self.groups.is_none()
+        self.prompt == 0
+            && self.durable == 0
+            && self.remote.is_empty()
+            && self.remote_durable.is_empty()
+            && self.groups.is_none()
+    }
+
+    /// Somebody wants messages of QoS 1 and 2 from the journal.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durable > 0
+            || !self.remote_durable.is_empty()
+            || self
+                .groups
+                .as_ref()
+                .is_some_and(|groups| groups.values().any(Group::is_durable))
+    }
+
+    /// How many subscriptions of this shard there are of a kind.
+    pub(crate) fn count_mut(&mut self, durable: bool) -> &mut u32 {
+        if durable {
+            &mut self.durable
+        } else {
+            &mut self.prompt
+        }
+    }
+
+    /// Other shards that have subscriptions of a kind.
+    pub(crate) fn remote_mut(&mut self, durable: bool) -> &mut ShardSet {
+        if durable {
+            &mut self.remote_durable
+        } else {
+            &mut self.remote
+        }
     }
 
     /// The group `name`.
@@ -46,7 +86,7 @@ impl Route {
     }
 
     /// The group `name` on this route's filter, made if need be.
-    pub(crate) fn group_or_insert(&mut self, filter: &str, name: &Arc<str>) -> &mut Group {
+    pub(crate) fn group_or_insert(&mut self, filter: &str, name: &Arc<str>, shards: u16) -> &mut Group {
         let groups = self.groups.get_or_insert_default();
         groups.entry(Arc::clone(name)).or_insert_with(|| Group {
             target: Arc::new(SharedTarget {
@@ -55,6 +95,8 @@ impl Route {
             }),
             online: Vec::new(),
             offline: Vec::new(),
+            durable: 0,
+            owner: Token::of_parts(&[filter, name]).shard(shards),
             turn: 0,
             sticky: None,
         })
@@ -87,6 +129,8 @@ pub(crate) struct Subscriber {
     /// Subscription identifier; 0: none.
     pub(crate) id: u32,
     pub(crate) options: SubscribeOptions,
+    /// Messages of QoS 1 and 2 come from the journal.
+    pub(crate) durable: bool,
 }
 
 /// The plain subscribers of one filter: mostly one, sometimes a million.
@@ -209,6 +253,10 @@ pub(crate) struct Group {
     online: Vec<Member>,
     /// Members without.
     offline: Vec<Member>,
+    /// Members whose sessions outlive their connections.
+    durable: u32,
+    /// The shard that reads the journal for the group while there are any.
+    pub(crate) owner: ShardId,
     turn: u32,
     sticky: Option<ClientId>,
 }
@@ -218,12 +266,20 @@ pub(crate) struct Group {
 pub(crate) struct Member {
     pub(crate) shard: ShardId,
     pub(crate) client_id: ClientId,
+    /// Its session outlives its connection.
+    pub(crate) durable: bool,
 }
 
 impl Group {
+    /// Some member's session outlives its connection: QoS 1 and 2 go through the journal.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durable > 0
+    }
+
     /// Adds the member or changes whether it is connected.
     pub(crate) fn set(&mut self, member: Member, online: bool) {
         self.remove(&member.client_id);
+        self.durable += u32::from(member.durable);
         let members = if online {
             &mut self.online
         } else {
@@ -237,18 +293,15 @@ impl Group {
     pub(crate) fn remove(&mut self, client_id: &ClientId) {
         for members in [&mut self.online, &mut self.offline] {
             if let Ok(at) = position(members, client_id) {
-                members.remove(at);
+                let gone = members.remove(at);
+                self.durable -= u32::from(gone.durable);
             }
         }
     }
 
-    /// Those to choose among: the connected members, or all if nobody is connected.
+    /// Those to choose among: the connected members.
     pub(crate) fn candidates(&self) -> &[Member] {
-        if self.has_online() {
-            &self.online
-        } else {
-            &self.offline
-        }
+        &self.online
     }
 
     pub(crate) fn has_online(&self) -> bool {
@@ -286,6 +339,7 @@ mod tests {
             session: SessionKey(session),
             id: session,
             options: SubscribeOptions::default(),
+            durable: false,
         }
     }
 
@@ -313,14 +367,15 @@ mod tests {
     }
 
     #[test]
-    fn connected_members_come_first() {
+    fn connected_members_are_chosen_among() {
         let mut route = Route::default();
-        let group = route.group_or_insert("f", &"g".into());
+        let group = route.group_or_insert("f", &"g".into(), 1);
         for (name, online) in [("a", false), ("b", true), ("c", false), ("d", true)] {
             group.set(
                 Member {
                     shard: ShardId(0),
                     client_id: ClientId::new(name),
+                    durable: false,
                 },
                 online,
             );
@@ -337,12 +392,13 @@ mod tests {
             Member {
                 shard: ShardId(0),
                 client_id: ClientId::new("b"),
+                durable: false,
             },
             false,
         );
         assert_eq!(names(group), ["d"]);
         group.remove(&ClientId::new("d"));
-        assert_eq!(names(group), ["a", "b", "c"]);
+        assert!(names(group).is_empty());
     }
 
     #[test]

@@ -16,13 +16,15 @@ use super::{
 };
 
 impl Shard {
-    /// One member of each group on this filter gets the message. True if there was one.
+    /// One connected member of each group on this filter gets the message. True if there was one. `is_stored`: groups
+    /// with persistent members get it from the journal.
     pub(super) fn route_shared(
         &mut self,
         now: Timestamp,
         message: &Message,
         publisher: Option<SessionKey>,
         id: FilterId,
+        is_stored: bool,
     ) -> bool {
         let count = self
             .index
@@ -35,6 +37,9 @@ impl Shard {
             let Some(group) = self.index.get(id).group_at(at) else {
                 break;
             };
+            if is_stored && group.is_durable() {
+                continue;
+            }
             let target = Arc::clone(&group.target);
             let Some(member) = self.choose(message, publisher, id, at) else {
                 continue;
@@ -45,7 +50,7 @@ impl Shard {
         is_matched
     }
 
-    fn choose(
+    pub(super) fn choose(
         &mut self,
         message: &Message,
         publisher: Option<SessionKey>,
@@ -86,7 +91,7 @@ impl Shard {
             return 0;
         };
         let key = hash(&*group.target) as u64;
-        match publisher.and_then(|key| self.sessions.get_mut(key.0 as usize)) {
+        match publisher.and_then(|key| self.sessions.get_mut(key.0 as usize)?.online_mut()) {
             Some(session) => session
                 .turns
                 .get_or_insert_with(|| Box::new(Turns::default()))
@@ -121,7 +126,7 @@ impl Shard {
     ) {
         let subscription = self.by_client.get(to).copied().and_then(|key| {
             let route = self.index.find(&target.filter)?;
-            let subscription = self.session(key).subscriptions.get(route, Some(&target.group))?;
+            let subscription = self.online(key)?.subscriptions.get(route, Some(&target.group))?;
             Some((key, subscription.options, subscription.id))
         });
         let Some((key, options, id)) = subscription else {
@@ -133,6 +138,8 @@ impl Shard {
             retain: message.retain() && (options.retain_as_published || session.is_bridge),
             subscription_ids: id.into_iter().collect::<SubscriptionIds>(),
             shared: Some(Arc::clone(target)),
+            sequence: None,
+            priority: 0,
             message,
         };
         self.deliver(now, key, item);
@@ -140,12 +147,16 @@ impl Shard {
 
     /// A session lost its connection: connected members of its groups get what it has not acknowledged.
     pub(super) fn redispatch_session(&mut self, now: Timestamp, key: SessionKey) {
+        self.give_back(now, key, |_| true);
         let index = &self.index;
+        let Some(session) = self.sessions[key.0 as usize].online_mut() else {
+            return;
+        };
         let Session {
             subscriptions,
             outgoing,
             ..
-        } = &mut *self.sessions[key.0 as usize];
+        } = session;
         // A group that it has left has let it keep what was under way.
         let is_wanted = |target: &SharedTarget| {
             index.find(&target.filter).is_some_and(|id| {
@@ -202,30 +213,28 @@ impl Shard {
 
     /// Tells every shard that the session is or is no longer connected, as far as its shared groups go.
     pub(super) fn announce_presence(&mut self, key: SessionKey, online: bool) {
-        let session = &self.sessions[key.0 as usize];
-        let client_id = session.client.client_id.clone();
-        let mut changes = Vec::new();
-        for subscription in session.subscriptions.iter() {
-            let Kind::Shared(group) = &subscription.kind else {
-                continue;
-            };
+        let tenant = &self.sessions[key.0 as usize];
+        let client_id = tenant.client_id().clone();
+        let mut memberships = Vec::new();
+        for subscription in tenant.subscriptions().iter() {
+            if let Kind::Shared(group) = &subscription.kind {
+                memberships.push((subscription.route, Arc::clone(group), subscription.durable));
+            }
+        }
+        for (route, group, durable) in memberships {
             let member = Member {
                 shard: self.id,
                 client_id: client_id.clone(),
+                durable,
             };
-            let Some(group) = self.index.get_mut(subscription.route).group_mut(group) else {
-                continue;
-            };
-            group.set(member, online);
-            let target = Arc::clone(&group.target);
-            changes.push(RouteChange::Member {
+            let filter: Box<str> = self.index.name(route).into();
+            let target = self.add_member(&filter, &group, member, online);
+            self.announce(&RouteChange::Member {
                 target,
                 client_id: client_id.clone(),
                 online,
+                durable,
             });
-        }
-        for change in &changes {
-            self.announce(change);
         }
     }
 }

@@ -3,16 +3,18 @@
 use std::{collections::HashSet, sync::Arc};
 
 use crate::{
-    ClientId, Closing, Config, DenyAction, Event, LinkId, PacketId, ReasonCode, Subscribe, SubscribeOptions,
-    Timestamp,
+    ClientId, Closing, Config, DenyAction, Event, LinkId, PacketId, ReasonCode, RetainHandling, Subscribe,
+    SubscribeOptions, Timestamp,
     admission::Action,
     hooks::{HookContext, HookPoint, TopicUse},
     session::{Kind, SessionKey, Subscription},
+    store::Sequence,
     topic,
 };
 
 use super::{
     Link, RouteChange, Shard, ShardMessage,
+    commit::Held,
     route::{Member, Subscriber},
 };
 
@@ -158,7 +160,13 @@ impl Shard {
             ReasonCode::WildcardSubscriptionsNotSupported
         } else if kind == Kind::Exclusive && !limits.exclusive_subscription {
             ReasonCode::TopicFilterInvalid
-        } else if !self.authorize(now, key, Action::Subscribe { qos: options.qos }, rest) {
+        } else if !self.authorize(
+            now,
+            Some(key),
+            &client,
+            Action::Subscribe { qos: options.qos },
+            rest,
+        ) {
             config.deny_code.reason()
         } else {
             ReasonCode::granted(options.qos)
@@ -190,7 +198,12 @@ impl Shard {
         }
         self.routes_confirmed = self.routes_confirmed.max(operation.covers);
         let codes = operation.filters.iter().map(|planned| planned.code).collect();
-        self.emit(operation.link, Event::SubAck(operation.packet_id, codes));
+        let event = Event::SubAck(operation.packet_id, codes);
+        if self.token(key).is_some() {
+            self.hold(Held::Event(operation.link, event));
+        } else {
+            self.acknowledge(operation.link, event);
+        }
         for planned in operation.filters {
             // A shared subscription gets no retained messages (§4.8.2).
             if !planned.code.is_error() && planned.kind.group().is_none() {
@@ -226,8 +239,8 @@ impl Shard {
 
     fn holds_exclusive(&self, client_id: &ClientId, topic: &str) -> bool {
         let subscription = || {
-            let session = self.session(*self.by_client.get(client_id)?);
-            session.subscriptions.get(self.index.find(topic)?, None)
+            let tenant = &self.sessions[self.by_client.get(client_id)?.0 as usize];
+            tenant.subscriptions().get(self.index.find(topic)?, None)
         };
         subscription().is_some_and(|subscription| subscription.kind == Kind::Exclusive)
     }
@@ -264,18 +277,42 @@ impl Shard {
         })
     }
 
-    /// Makes one subscription, and tells the other shards if they have to know of it.
+    /// Makes one subscription of a connected session, and tells the store and the other shards if they have to know
+    /// of it.
     fn add_subscription(&mut self, now: Timestamp, key: SessionKey, planned: &mut Planned, id: Option<u32>) {
         let route_id = self.index.insert(&planned.filter);
-        let subscription = Subscription {
+        let is_stored = self.token(key).is_some();
+        let may_last = planned.options.qos > crate::QoS::AtMostOnce || self.common.config.mqtt.upgrade_qos;
+        let mut subscription = Subscription {
             route: route_id,
             kind: planned.kind.clone(),
             options: planned.options,
             id,
+            durable: is_stored && may_last,
+            since: if is_stored { Sequence::END } else { Sequence::FIRST },
         };
-        let replaced = self.session_mut(key).subscriptions.insert(subscription);
-        planned.is_new = replaced.is_none();
-        if planned.kind != Kind::Exclusive && replaced.is_some_and(|old| old.kind == Kind::Exclusive) {
+        let old = self
+            .session(key)
+            .subscriptions
+            .get(route_id, planned.kind.group())
+            .cloned();
+        if let Some(old) = &old
+            && (old.durable || !subscription.durable)
+        {
+            // What it was to get, it gets [MQTT-3.8.4-3].
+            subscription.since = old.since;
+        }
+        let is_settled =
+            subscription.since < Sequence::END || old.as_ref().is_some_and(|old| old.since == Sequence::END);
+        let durable = subscription.durable;
+        let session = self.session_mut(key);
+        session.subscriptions.insert(subscription);
+        if let Some(stored) = &mut session.stored {
+            stored.interest = None;
+            stored.unsettled += u32::from(!is_settled);
+        }
+        planned.is_new = old.is_none();
+        if planned.kind != Kind::Exclusive && old.as_ref().is_some_and(|old| old.kind == Kind::Exclusive) {
             let client_id = self.session(key).client.client_id.clone();
             self.release_exclusive(&client_id, &planned.filter);
         }
@@ -283,42 +320,92 @@ impl Shard {
         if planned.is_new {
             self.stats.subscriptions.add(1);
         }
-        let route = self.index.get_mut(route_id);
-        let change = match &planned.kind {
-            Kind::Shared(group) => {
-                let client_id = self.sessions[key.0 as usize].client.client_id.clone();
-                let online = self.sessions[key.0 as usize].is_online();
-                let member = Member {
-                    shard: self.id,
-                    client_id: client_id.clone(),
-                };
-                let known = route.group_or_insert(&planned.filter, group);
-                known.set(member, online);
-                let target = Arc::clone(&known.target);
-                if planned.is_new {
-                    self.stats.subscriptions_shared.add(1);
-                }
-                planned.is_new.then_some(RouteChange::Member {
-                    target,
-                    client_id,
-                    online,
-                })
+        if let Kind::Shared(group) = planned.kind.clone() {
+            self.join_group(key, planned, &group, durable);
+        } else {
+            let is_same = old.as_ref().is_some_and(|old| old.durable == durable);
+            if !is_same {
+                self.count_subscription(route_id, durable);
             }
-            Kind::Plain | Kind::Local | Kind::Exclusive => {
-                let is_first = route.subscribers.is_empty();
-                route.subscribers.insert(Subscriber {
-                    session: key,
-                    id: id.unwrap_or(0),
-                    options: planned.options,
-                });
-                is_first.then(|| RouteChange::Add(planned.filter.as_str().into()))
+            self.index.get_mut(route_id).subscribers.insert(Subscriber {
+                session: key,
+                id: id.unwrap_or(0),
+                options: planned.options,
+                durable,
+            });
+            if let Some(old) = old.filter(|_| !is_same) {
+                self.discount_subscription(route_id, old.durable);
             }
-        };
+        }
         self.stats.topics.set(self.index.len() as u64);
-        if let Some(change) = &change {
-            self.announce(change);
+        if is_stored {
+            self.write_subscription(key, route_id, planned, is_settled);
         }
         self.subscribed_point(now, key, planned);
+    }
+
+    fn write_subscription(
+        &mut self,
+        key: SessionKey,
+        route: crate::filter_index::FilterId,
+        planned: &Planned,
+        is_settled: bool,
+    ) {
+        let is_replayed = planned.kind.group().is_none() && replay_is_wanted(planned.options, planned.is_new);
+        let offset = self.records_gathered();
+        self.store_subscription(key, route, planned.kind.group(), is_replayed);
+        if !is_settled {
+            let group = match &planned.kind {
+                Kind::Shared(group) => Some(Arc::clone(group)),
+                _ => None,
+            };
+            let client_id = self.session(key).client.client_id.clone();
+            self.hold(Held::Subscribed {
+                client_id,
+                route,
+                group,
+                offset,
+            });
+        }
+    }
+
+    /// One more plain subscription of a kind.
+    pub(super) fn count_subscription(&mut self, route: crate::filter_index::FilterId, durable: bool) {
+        let count = self.index.get_mut(route).count_mut(durable);
+        *count += 1;
+        if *count == 1 {
+            let filter = self.index.name(route).into();
+            self.announce(&RouteChange::Add { filter, durable });
+        }
+    }
+
+    /// One plain subscription of a kind less.
+    pub(super) fn discount_subscription(&mut self, route: crate::filter_index::FilterId, durable: bool) {
+        let count = self.index.get_mut(route).count_mut(durable);
+        *count -= 1;
+        if *count == 0 {
+            let filter = self.index.name(route).into();
+            self.announce(&RouteChange::Remove { filter, durable });
+        }
+    }
+
+    fn join_group(&mut self, key: SessionKey, planned: &Planned, name: &Arc<str>, durable: bool) {
+        let client_id = self.session(key).client.client_id.clone();
+        let member = Member {
+            shard: self.id,
+            client_id: client_id.clone(),
+            durable,
+        };
+        let target = self.add_member(&planned.filter, name, member, true);
+        if planned.is_new {
+            self.stats.subscriptions_shared.add(1);
+        }
+        self.announce(&RouteChange::Member {
+            target,
+            client_id,
+            online: true,
+            durable,
+        });
     }
 
     /// Tells every other shard. A SUBACK waits until they have seen all that was announced before it.
@@ -334,12 +421,12 @@ impl Shard {
             return;
         }
         let common = Arc::clone(&self.common);
-        let client = &self.sessions[key.0 as usize].client;
+        let client = Arc::clone(&self.session(key).client);
         let words = planned.kind.describe(&planned.filter[client.mountpoint.len()..]);
         let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
         common
             .hooks
-            .session_subscribed(&mut context, client, &words, planned.options, planned.is_new);
+            .session_subscribed(&mut context, &client, &words, planned.options, planned.is_new);
     }
 
     /// An exclusive topic is or is not the client's.
@@ -374,7 +461,8 @@ impl Shard {
         key: SessionKey,
         filters: Vec<(String, SubscribeOptions)>,
     ) {
-        let mountpoint = Arc::clone(&self.session(key).client.mountpoint);
+        let Some(session) = self.online(key) else { return };
+        let mountpoint = Arc::clone(&session.client.mountpoint);
         for (filter, options) in filters {
             let Some((kind, rest)) = Kind::split(&filter) else {
                 continue;
@@ -391,10 +479,22 @@ impl Shard {
                 code,
                 is_new: false,
             };
+            if self.online(key).is_none() {
+                return;
+            }
             self.add_subscription(now, key, &mut planned, None);
             if planned.kind.group().is_none() {
                 self.start_replay(key, &planned.filter, planned.options, None, planned.is_new);
             }
         }
+    }
+}
+
+/// Whether a subscription gets the retained messages that match it (§3.8.3.1).
+pub(super) fn replay_is_wanted(options: SubscribeOptions, is_new: bool) -> bool {
+    match options.retain_handling {
+        RetainHandling::Send => true,
+        RetainHandling::SendIfNew => is_new,
+        RetainHandling::DoNotSend => false,
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     Closing, ReasonCode, ShardId, Timestamp,
     hooks::HookContext,
-    session::{Presence, SessionKey},
+    session::{SessionKey, Tenant},
     timer::coarse,
 };
 
@@ -22,6 +22,8 @@ enum Due {
     Delayed,
     Retained,
     Hooks,
+    Flush,
+    Sweep,
     Lookup,
 }
 
@@ -45,7 +47,10 @@ impl Shard {
         let retained = self.retained.next_expiry().map(|at| (coarse(at), Due::Retained));
         let lookup = self.lookups.is_waiting().then_some((self.now, Due::Lookup));
         let hooks = (self.hooks_at < Timestamp::NEVER).then(|| (coarse(self.hooks_at), Due::Hooks));
-        [session, delayed, retained, hooks, lookup]
+        let at = |at: Timestamp, due| (at < Timestamp::NEVER).then_some((at, due));
+        let flush = at(self.flush_at, Due::Flush);
+        let sweep = at(self.sweep.at, Due::Sweep);
+        [session, delayed, retained, hooks, lookup, flush, sweep]
             .into_iter()
             .flatten()
             .min()
@@ -70,6 +75,8 @@ impl Shard {
             Due::Delayed => self.delayed_due(now),
             Due::Retained => self.retained_due(now),
             Due::Hooks => self.tick(now),
+            Due::Flush => self.flush_due(now),
+            Due::Sweep => self.sweep_due(now),
             Due::Lookup if !self.next_lookup() => {
                 self.timeouts = 0;
                 return false;
@@ -82,10 +89,10 @@ impl Shard {
 
     /// Wakes the session at its next deadline, unless a timer that stands comes first.
     pub(super) fn arm_session(&mut self, key: SessionKey) {
-        let session = &mut *self.sessions[key.0 as usize];
-        let at = session.deadline();
-        if at < session.armed {
-            session.armed = at;
+        let tenant = &mut self.sessions[key.0 as usize];
+        let at = tenant.deadline();
+        if at < tenant.armed() {
+            *tenant.armed_mut() = at;
             self.timers.arm(at, key);
             self.forget_stale_timers();
         }
@@ -99,55 +106,53 @@ impl Shard {
         let sessions = &self.sessions;
         self.timers.retain(|at, key| {
             let session = sessions.get(key.0 as usize);
-            session.is_some_and(|session| session.armed != Timestamp::NEVER && coarse(session.armed) == at)
+            session
+                .is_some_and(|session| session.armed() != Timestamp::NEVER && coarse(session.armed()) == at)
         });
     }
 
     fn session_due(&mut self, now: Timestamp, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key.0 as usize) else {
+        let Some(tenant) = self.sessions.get_mut(key.0 as usize) else {
             return;
         };
         // A timer that a later one has replaced, or of an earlier tenant of this place.
-        if session.armed > now {
+        if tenant.armed() > now {
             return;
         }
-        session.armed = Timestamp::NEVER;
+        *tenant.armed_mut() = Timestamp::NEVER;
         self.do_due(now, key);
     }
 
     /// Does what is due for the session, whether its timer has fired or not.
     pub(super) fn do_due(&mut self, now: Timestamp, key: SessionKey) {
-        let session = &*self.sessions[key.0 as usize];
-        match session.presence {
-            Presence::Offline { will_at, .. } if will_at <= now => {
-                self.will_due(now, key);
-                if self.session_expired(now, key) {
+        match &self.sessions[key.0 as usize] {
+            Tenant::Dormant(dormant) => {
+                let (will_at, expires_at) = (dormant.will_at, dormant.expires_at);
+                if will_at <= now {
+                    self.will_due(now, key);
+                }
+                if expires_at <= now {
                     return self.terminate(now, key, None);
                 }
             }
-            Presence::Offline { expires_at, .. } if expires_at <= now => {
-                return self.terminate(now, key, None);
-            }
-            Presence::Online { .. } if session.admitted_until <= now => {
+            Tenant::Online(session) if session.admitted_until <= now => {
                 return self.close_session(now, key, Closing::new(ReasonCode::MaximumConnectTime));
             }
-            Presence::Online { .. } if session.retry_at <= now => self.retry_due(now, key),
-            Presence::Online { .. } | Presence::Offline { .. } => {}
+            Tenant::Online(session) if session.retry_at <= now => self.retry_due(now, key),
+            Tenant::Online(_) => {}
         }
         self.arm_session(key);
     }
 
-    fn session_expired(&self, now: Timestamp, key: SessionKey) -> bool {
-        matches!(self.session(key).presence, Presence::Offline { expires_at, .. } if expires_at <= now)
-    }
-
     fn will_due(&mut self, now: Timestamp, key: SessionKey) {
-        let session = self.session_mut(key);
-        if let Presence::Offline { will_at, .. } = &mut session.presence {
-            *will_at = Timestamp::NEVER;
-        }
-        if let Some(will) = session.will.take() {
-            self.publish_will(now, key, &will);
+        let Tenant::Dormant(dormant) = &mut self.sessions[key.0 as usize] else {
+            return;
+        };
+        dormant.will_at = Timestamp::NEVER;
+        if let Some(waiting) = dormant.will.take() {
+            // Published and forgotten in one commit.
+            self.publish_will(now, key, &waiting.client, &waiting.will);
+            self.store_without_will(key, &waiting.client);
         }
     }
 
@@ -158,14 +163,12 @@ impl Shard {
         };
         let session = self.session_mut(key);
         session.retry_at = Timestamp::NEVER;
-        let Presence::Online { link, congested, .. } = session.presence else {
-            return;
-        };
-        if !congested {
+        let link = session.link;
+        if session.takes_messages() {
             let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
             let before = Timestamp::from_millis(now.as_millis().saturating_sub(interval_ms));
             for sending in session.outgoing.retry(now, before) {
-                self.put(now, link, key, sending);
+                self.put_on_wire(now, link, key, sending);
             }
         }
         let session = self.session_mut(key);

@@ -9,7 +9,7 @@ use crate::{
     session::{Kind, SessionKey, SharedTarget, Subscription},
 };
 
-use super::{RouteChange, Shard};
+use super::{RouteChange, Shard, commit::Held};
 
 impl Shard {
     pub(super) fn unsubscribe(
@@ -43,12 +43,20 @@ impl Shard {
                 ReasonCode::NoSubscriptionExisted
             });
         }
-        self.emit(link, Event::UnsubAck(unsubscribe.packet_id, codes));
+        let event = Event::UnsubAck(unsubscribe.packet_id, codes);
+        if self.token(key).is_some() {
+            self.hold(Held::Event(link, event));
+        } else {
+            self.acknowledge(link, event);
+        }
     }
 
     /// Ends one subscription, given in the client's words. False if there was none.
     pub(super) fn end_subscription(&mut self, now: Timestamp, key: SessionKey, filter: &str) -> bool {
-        let client = Arc::clone(&self.session(key).client);
+        let Some(session) = self.online(key) else {
+            return false;
+        };
+        let client = Arc::clone(&session.client);
         let Some((kind, rest)) = Kind::split(filter) else {
             return false;
         };
@@ -75,6 +83,7 @@ impl Shard {
                 filter: absolute.into(),
                 group,
             };
+            self.give_back(now, key, |other| *other == target);
             for item in self
                 .session_mut(key)
                 .outgoing
@@ -102,34 +111,32 @@ impl Shard {
         route_id: FilterId,
         group: Option<&str>,
     ) -> Option<Subscription> {
-        let session = &mut *self.sessions[key.0 as usize];
-        let removed = session.subscriptions.remove(route_id, group)?;
-        let client_id = session.client.client_id.clone();
+        let tenant = &mut self.sessions[key.0 as usize];
+        let removed = tenant.subscriptions_mut().remove(route_id, group)?;
+        let client_id = tenant.client_id().clone();
+        if let Some(stored) = tenant.online_mut().and_then(|session| session.stored.as_mut()) {
+            stored.interest = None;
+        }
         let filter: Box<str> = self.index.name(route_id).into();
+        self.unstore_subscription(key, &removed.kind, &filter);
         self.stats
             .subscriptions
             .set(self.stats.subscriptions.get().saturating_sub(1));
-        let route = self.index.get_mut(route_id);
         match &removed.kind {
             Kind::Shared(group) => {
-                let target = route.group(group).map(|known| Arc::clone(&known.target));
-                route.leave_group(group, &client_id);
                 self.stats
                     .subscriptions_shared
                     .set(self.stats.subscriptions_shared.get().saturating_sub(1));
-                if let Some(target) = target {
+                if let Some(target) = self.remove_member(&filter, group, &client_id) {
                     self.announce(&RouteChange::Leave { target, client_id });
                 }
             }
             kind => {
-                route.subscribers.remove(key);
-                let is_last = route.subscribers.is_empty();
+                self.index.get_mut(route_id).subscribers.remove(key);
                 if *kind == Kind::Exclusive {
                     self.release_exclusive(&client_id, &filter);
                 }
-                if is_last {
-                    self.announce(&RouteChange::Remove(filter));
-                }
+                self.discount_subscription(route_id, removed.durable);
             }
         }
         self.drop_route_if_empty(route_id);

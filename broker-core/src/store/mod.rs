@@ -50,6 +50,7 @@
 
 pub mod conformance;
 mod fabric;
+pub mod format;
 mod journal;
 mod kv;
 pub mod memory;

@@ -1,0 +1,121 @@
+//! Persistent sessions: what is known of their entries in the store, and what is left of them without a connection.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::{
+    ClientId, ClientInfo, PacketId, Timestamp, Will,
+    shard::Ticket,
+    store::{
+        Interest, Sequence,
+        format::{CursorEntry, Token},
+    },
+};
+
+use super::{Outgoing, Subscriptions};
+
+/// The stored side of a session that is connected.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// Names its entries.
+    pub(crate) token: Token,
+    /// Everything before it in the journal was given to the session, or was not for it.
+    pub(crate) next: Sequence,
+    pub(crate) reading: Reading,
+    /// Places from `next` on that were given to it nevertheless.
+    pub(crate) ahead: BTreeSet<Sequence>,
+    /// Of deliveries that are complete, the places that the cursor in the store has not reached: the store has an
+    /// entry of each.
+    pub(crate) complete: BTreeSet<Sequence>,
+    /// Before it, a message may be older than the subscription that it matches.
+    pub(crate) settled_from: Sequence,
+    /// Subscriptions whose place is not known yet.
+    pub(crate) unsettled: u32,
+    /// What it reads, until its subscriptions change.
+    pub(crate) interest: Option<Arc<Interest>>,
+    /// Something has changed that the store will be told later.
+    pub(crate) is_dirty: bool,
+    /// The cursor that the store has.
+    pub(crate) cursor: Option<CursorEntry>,
+    /// QoS 1 messages before it may have been sent before the process was killed.
+    pub(crate) repeats_before: Sequence,
+    /// Messages under way that are fetched; nothing is sent until they are there.
+    pub(crate) fetching: Option<Ticket>,
+}
+
+/// Where a session's messages come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// It has read everything and gets what is committed from now on.
+    Live,
+    /// There may be more to read.
+    Behind,
+    /// A page is on its way.
+    Asked(Ticket),
+}
+
+/// A persistent session without a connection: as little as possible, since there may be millions.
+#[derive(Debug)]
+pub(crate) struct Dormant {
+    pub(crate) client_id: ClientId,
+    pub(crate) token: Token,
+    pub(crate) expiry_interval: u32,
+    /// The session ends; `NEVER` if it is kept for ever.
+    pub(crate) expires_at: Timestamp,
+    /// The Will is published; `NEVER` if there is none.
+    pub(crate) will_at: Timestamp,
+    pub(crate) will: Option<Box<DormantWill>>,
+    pub(crate) subscriptions: Subscriptions,
+    /// As in [`Stored`].
+    pub(crate) next: Sequence,
+    pub(crate) settled_from: Sequence,
+    pub(crate) repeats_before: Sequence,
+    /// The packet identifier to go on with.
+    pub(crate) packet_id: PacketId,
+    /// What most sessions have not.
+    pub(crate) rest: Option<Box<Rest>>,
+    /// The earliest timer that stands for this session.
+    pub(crate) armed: Timestamp,
+}
+
+/// A Will that waits, and whose it is.
+#[derive(Debug)]
+pub(crate) struct DormantWill {
+    pub(crate) will: Will,
+    pub(crate) client: Arc<ClientInfo>,
+}
+
+/// Exchanges under way.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    pub(crate) outgoing: Outgoing,
+    pub(crate) awaiting_rel: Vec<PacketId>,
+    pub(crate) complete: BTreeSet<Sequence>,
+    /// Filters, with the mountpoint, whose retained messages were not all sent.
+    pub(crate) replays: Vec<Arc<str>>,
+}
+
+impl Dormant {
+    /// The first place in the journal that it still needs.
+    pub(crate) fn needs_from(&self) -> Sequence {
+        let under_way = self.rest.as_ref().and_then(|rest| rest.outgoing.oldest_needed());
+        let reads_from = if self.subscriptions.len() == 0 {
+            Sequence::END
+        } else {
+            self.next
+        };
+        under_way.map_or(reads_from, |under_way| under_way.min(reads_from))
+    }
+}
+
+impl Stored {
+    /// The first place in the journal that the session still needs.
+    pub(crate) fn needs_from(&self, outgoing: &Outgoing, tail: Sequence) -> Sequence {
+        let reads_from = match self.reading {
+            Reading::Live => self.next.max(tail),
+            Reading::Behind | Reading::Asked(_) => self.next,
+        };
+        let unsent = outgoing.unsent(reads_from);
+        let under_way = outgoing.oldest_needed().unwrap_or(unsent);
+        unsent.min(under_way)
+    }
+}

@@ -1,0 +1,399 @@
+//! What must last: a turn of the shard is one commit, and what promises it is held until the commit has completed.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::{
+    ClientId, Closing, Event, LinkId, Message, PacketId, ReasonCode, Timestamp,
+    filter_index::FilterId,
+    session::{SessionKey, Tenant},
+    store::{
+        Fault, JournalError, JournalReply, JournalRequest, NewRecord, Sequence, Value, Write,
+        format::{Name, Token, encode_message},
+    },
+};
+
+use super::{Link, Output, Shard, Ticket};
+
+/// Bytes of one commit; what a turn has beyond goes into further ones.
+const COMMIT_BYTES: usize = 1 << 20;
+/// Bytes that wait for the store; beyond, who adds to them is not read until there are half as many.
+const HOLD_BYTES: usize = 8 << 20;
+
+/// Something that happens when a commit has completed.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// The client may be told.
+    Event(LinkId, Event),
+    /// The packet identifier of a QoS 2 message is known to be received, unless the commit fails.
+    Received(ClientId, PacketId),
+    /// A subscription gets messages from the commit's place on, and as many places later.
+    Subscribed {
+        client_id: ClientId,
+        route: FilterId,
+        group: Option<std::sync::Arc<str>>,
+        offset: u64,
+    },
+    /// Entries of complete deliveries are removed, unless the commit fails.
+    Finished(ClientId, Vec<PacketId>),
+    /// A correction of a retained message's entry has its place.
+    Corrected(Box<str>),
+    /// A delayed message was published, unless the commit fails.
+    Delayed(Timestamp, u64, Message),
+}
+
+/// A commit, gathered or on its way.
+#[derive(Debug, Default)]
+struct Commit {
+    ticket: Option<Ticket>,
+    held: Vec<Held>,
+    bytes: usize,
+}
+
+/// The commits of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Commits {
+    records: Vec<NewRecord>,
+    writes: Vec<Write>,
+    /// The one that is gathered.
+    open: Commit,
+    /// On their way, in their order.
+    under_way: VecDeque<Commit>,
+    /// Bytes of all of them.
+    bytes: usize,
+    /// Not taken by the driver yet.
+    requests: VecDeque<(Ticket, JournalRequest)>,
+    /// Links that are not read because too much waits.
+    paused: Vec<LinkId>,
+}
+
+impl Commits {
+    fn has_open(&self) -> bool {
+        !self.records.is_empty() || !self.writes.is_empty()
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.has_open() && self.under_way.is_empty()
+    }
+
+    /// Commits whose completion somebody waits for.
+    pub(super) fn len(&self) -> usize {
+        self.under_way.len() + usize::from(self.has_open())
+    }
+
+    fn grow(&mut self, bytes: usize) {
+        self.open.bytes += bytes;
+        self.bytes += bytes;
+    }
+}
+
+impl Shard {
+    /// Appends a message to the journal with the turn's commit. Returns its number among the commit's records.
+    pub(super) fn append(&mut self, message: &Message, indexed: bool) -> usize {
+        self.close_full_commit();
+        let data = encode_message(message);
+        self.commits.grow(data.len() + size_of::<NewRecord>());
+        self.commits.records.push(NewRecord { data, indexed });
+        self.commits.records.len() - 1
+    }
+
+    /// Changes an entry with the turn's commit.
+    pub(super) fn write(&mut self, name: Name, value: Value) {
+        let bytes = match &value {
+            Value::Put(bytes) => bytes.len(),
+            Value::PutRecord(_) | Value::Delete => 0,
+        };
+        self.commits.grow(bytes + size_of::<Write>() + 64);
+        let key = name.key();
+        self.commits.writes.push(Write { key, value });
+    }
+
+    pub(super) fn put(&mut self, name: Name, value: Bytes) {
+        self.write(name, Value::Put(value));
+    }
+
+    pub(super) fn delete(&mut self, name: Name) {
+        self.write(name, Value::Delete);
+    }
+
+    /// Begins another commit if the turn's has grown large. Not between things that belong together.
+    pub(super) fn close_full_commit(&mut self) {
+        if self.commits.open.bytes >= COMMIT_BYTES {
+            self.close_commit();
+        }
+    }
+
+    /// Records of the commit that is gathered.
+    pub(super) fn records_gathered(&self) -> u64 {
+        self.commits.records.len() as u64
+    }
+
+    /// Lets `held` happen when everything that was changed up to now is committed.
+    pub(super) fn hold(&mut self, held: Held) {
+        if let Held::Event(link, _) = &held
+            && let Some(&Link::Online(key)) = self.links.get(link)
+        {
+            self.session_mut(key).held += 1;
+        }
+        if self.commits.has_open() {
+            self.commits.open.held.push(held);
+        } else if let Some(last) = self.commits.under_way.back_mut() {
+            last.held.push(held);
+        } else {
+            self.happen(held, Sequence::FIRST);
+        }
+    }
+
+    /// Tells a client something that follows from nothing that has to last, but not before what was held for it.
+    pub(super) fn acknowledge(&mut self, link: LinkId, event: Event) {
+        let waits = match self.links.get(&link) {
+            Some(&Link::Online(key)) => self.session(key).held > 0,
+            _ => false,
+        };
+        if waits {
+            self.hold(Held::Event(link, event));
+        } else {
+            self.emit(link, event);
+        }
+    }
+
+    /// The client adds to what waits for the store: it is not read while that is too much.
+    pub(super) fn pause_if_full(&mut self, link: LinkId) {
+        if self.commits.bytes > HOLD_BYTES && !self.commits.paused.contains(&link) {
+            self.metrics.store_pauses.inc();
+            self.commits.paused.push(link);
+            self.outputs.push_back(Output::Hold(link));
+        }
+    }
+
+    fn close_commit(&mut self) {
+        if !self.commits.has_open() {
+            return;
+        }
+        let ticket = Ticket(self.next_number());
+        let commits = &mut self.commits;
+        let mut commit = std::mem::take(&mut commits.open);
+        commit.ticket = Some(ticket);
+        commits.under_way.push_back(commit);
+        let request = JournalRequest::Commit {
+            records: std::mem::take(&mut commits.records),
+            writes: std::mem::take(&mut commits.writes),
+            dedup: None,
+        };
+        commits.requests.push_back((ticket, request));
+    }
+
+    /// Asks the store for something other than a commit.
+    pub(super) fn ask_store(&mut self, request: JournalRequest) -> Ticket {
+        let ticket = Ticket(self.next_number());
+        self.commits.requests.push_back((ticket, request));
+        ticket
+    }
+
+    /// Moves what this shard wants of its journal to the end of `requests`. To be submitted before batches leave for
+    /// other shards, and answered by [`Shard::handle_stored`].
+    pub fn take_store_requests(&mut self, requests: &mut VecDeque<(Ticket, JournalRequest)>) {
+        self.close_commit();
+        requests.append(&mut self.commits.requests);
+    }
+
+    /// A completion of the journal.
+    pub fn handle_stored(
+        &mut self,
+        now: Timestamp,
+        ticket: Ticket,
+        result: Result<JournalReply, JournalError>,
+    ) {
+        self.now = now;
+        let is_commit = self
+            .commits
+            .under_way
+            .front()
+            .is_some_and(|commit| commit.ticket == Some(ticket));
+        if is_commit {
+            self.committed(now, result);
+        } else {
+            self.store_answered(now, ticket, result);
+        }
+        self.apply_effects(now);
+    }
+
+    fn committed(&mut self, now: Timestamp, result: Result<JournalReply, JournalError>) {
+        let Some(commit) = self.commits.under_way.pop_front() else {
+            return;
+        };
+        self.commits.bytes -= commit.bytes;
+        match result {
+            Ok(JournalReply::Committed { first, .. }) => {
+                for held in commit.held {
+                    self.happen(held, first);
+                }
+            }
+            Ok(_) => unreachable!("a commit is answered by Committed"),
+            Err(error) => {
+                self.metrics.store_failures.inc();
+                for held in commit.held {
+                    self.fail(now, held, &error);
+                }
+            }
+        }
+        if self.commits.bytes <= HOLD_BYTES / 2 {
+            for link in std::mem::take(&mut self.commits.paused) {
+                self.outputs.push_back(Output::Release(link));
+            }
+        }
+    }
+
+    /// Nothing waits for the store.
+    pub fn is_committed(&self) -> bool {
+        self.commits.is_idle()
+    }
+
+    fn happen(&mut self, held: Held, first: Sequence) {
+        match held {
+            Held::Event(link, event) => {
+                let Some(&Link::Online(key)) = self.links.get(&link) else {
+                    return;
+                };
+                let session = self.session_mut(key);
+                session.held = session.held.saturating_sub(1);
+                let opens = matches!(event, Event::Connected(_));
+                self.emit(link, event);
+                if opens {
+                    self.session_mut(key).opening = false;
+                    self.ready.push_back(key);
+                }
+            }
+            Held::Subscribed {
+                client_id,
+                route,
+                group,
+                offset,
+            } => {
+                self.subscription_settled(&client_id, route, group.as_deref(), Sequence(first.0 + offset));
+            }
+            Held::Corrected(topic) => self.corrected(&topic, first),
+            Held::Received(..) | Held::Finished(..) | Held::Delayed(..) => {}
+        }
+    }
+
+    /// The commit that was to be waited for has failed: nothing that it promised is said.
+    fn fail(&mut self, now: Timestamp, held: Held, error: &JournalError) {
+        match held {
+            Held::Event(link, event) => self.fail_event(now, link, event, error),
+            Held::Received(client_id, packet_id) => {
+                let Some(&key) = self.by_client.get(&client_id) else {
+                    return;
+                };
+                match &mut self.sessions[key.0 as usize] {
+                    Tenant::Online(session) => session.awaiting_rel.retain(|awaited| *awaited != packet_id),
+                    Tenant::Dormant(dormant) => {
+                        if let Some(rest) = &mut dormant.rest {
+                            rest.awaiting_rel.retain(|awaited| *awaited != packet_id);
+                        }
+                    }
+                }
+            }
+            Held::Subscribed {
+                client_id,
+                route,
+                group,
+                ..
+            } => {
+                // It stands in memory, and is written again with the next SUBSCRIBE: its client has no SUBACK.
+                let tail = self.tail.next;
+                self.subscription_settled(&client_id, route, group.as_deref(), tail);
+            }
+            Held::Finished(client_id, finished) => {
+                let Some(&key) = self.by_client.get(&client_id) else {
+                    return;
+                };
+                match &mut self.sessions[key.0 as usize] {
+                    Tenant::Online(session) => {
+                        session.outgoing.give_back_finished(finished);
+                        session.outgoing.forget_stored();
+                        self.mark_dirty(now, key);
+                    }
+                    Tenant::Dormant(dormant) => {
+                        if let Some(rest) = &mut dormant.rest {
+                            rest.outgoing.give_back_finished(finished);
+                            rest.outgoing.forget_stored();
+                        }
+                    }
+                }
+            }
+            // The entry stays as it is until the next message of the topic, or the next start.
+            Held::Corrected(topic) => self.corrected(&topic, Sequence::FIRST),
+            Held::Delayed(at, number, message) => self.delay_again(now, at, number, message),
+        }
+    }
+
+    /// MQTT 5 clients are told that their message was not taken; others lose their connection and try again.
+    fn fail_event(&mut self, now: Timestamp, link: LinkId, event: Event, error: &JournalError) {
+        let Some(&Link::Online(key)) = self.links.get(&link) else {
+            return;
+        };
+        let session = self.session_mut(key);
+        session.held = session.held.saturating_sub(1);
+        session.outgoing.forget_stored();
+        let reason = match error {
+            JournalError::Fault(Fault::Full | Fault::TooLarge { .. }) => ReasonCode::QuotaExceeded,
+            _ => ReasonCode::ImplementationSpecificError,
+        };
+        match event {
+            Event::PubAck(packet_id, _) if session.is_v5() => {
+                self.emit(link, Event::PubAck(packet_id, reason));
+            }
+            Event::PubRec(packet_id, _) if session.is_v5() => {
+                self.emit(link, Event::PubRec(packet_id, reason));
+            }
+            Event::Connected(_) => {
+                let closing = Closing::because(
+                    ReasonCode::ServerUnavailable,
+                    "the session cannot be stored at present",
+                );
+                self.end_connection(
+                    now,
+                    key,
+                    crate::DisconnectCause::ByServer(closing.reason),
+                    None,
+                    &[],
+                );
+                self.emit(link, Event::Refused(Box::new(closing)));
+            }
+            _ => self.close_session(now, key, Closing::because(reason, "the store does not take it")),
+        }
+    }
+
+    /// Everything that the store has of a session is removed.
+    pub(super) fn delete_session_entries(&mut self, token: Token, key: SessionKey) {
+        self.delete(Name::Session(token));
+        self.delete(Name::Cursor(token));
+        let tenant = &self.sessions[key.0 as usize];
+        let (outgoing, awaiting_rel, complete) = match tenant {
+            Tenant::Online(session) => (
+                session.outgoing.stored_ids(),
+                session.awaiting_rel.clone(),
+                session.stored.as_ref().map(|stored| stored.complete.clone()),
+            ),
+            Tenant::Dormant(dormant) => match &dormant.rest {
+                Some(rest) => (
+                    rest.outgoing.stored_ids(),
+                    rest.awaiting_rel.clone(),
+                    Some(rest.complete.clone()),
+                ),
+                None => (Vec::new(), Vec::new(), None),
+            },
+        };
+        for packet_id in outgoing {
+            self.delete(Name::Outgoing(token, packet_id));
+        }
+        for packet_id in awaiting_rel {
+            self.delete(Name::Received(token, packet_id));
+        }
+        for sequence in complete.into_iter().flatten() {
+            self.delete(Name::Complete(token, sequence));
+        }
+    }
+}

@@ -1,0 +1,722 @@
+//! Shared groups with persistent members: the group reads the journal like a session, and leases each message to a
+//! member until the member has it for good.
+//!
+//! One shard owns the group. A lease ends when the member's client has acknowledged (QoS 1) or received (QoS 2) the
+//! message, or when the member gives it back because its connection or its subscription ended. What is given
+//! back goes to another member, before what has not been leased yet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use hashbrown::HashMap;
+
+use crate::{
+    ClientId, Message, QoS, SubscriptionIds, Timestamp,
+    session::{Queued, Reading, SessionKey, SharedTarget},
+    store::{
+        Interest, JournalError, JournalReply, JournalRequest, Keep, Page, Record, Sequence,
+        format::{self, GroupEntry, Name, Token},
+    },
+};
+
+use super::{Shard, ShardMessage, Ticket, backlog::Asker, publish::effective_qos, route::Member};
+
+/// Messages that one member has and has not acknowledged; beyond, others get them, or they wait in the journal.
+const LEASES_MAX: u32 = 64;
+/// One page of a group's backlog.
+const PAGE: Page = Page {
+    items_max: std::num::NonZeroU16::new(128).expect("not zero"),
+    bytes_max: 64 << 10,
+};
+
+/// The groups that a shard reads the journal for.
+#[derive(Debug, Default)]
+pub(super) struct OwnedGroups {
+    groups: BTreeMap<u64, OwnedGroup>,
+    numbers: HashMap<Arc<SharedTarget>, u64, foldhash::quality::RandomState>,
+    last: u64,
+    dirty: BTreeSet<u64>,
+}
+
+/// One group on one filter.
+#[derive(Debug)]
+pub(super) struct OwnedGroup {
+    target: Arc<SharedTarget>,
+    token: Token,
+    /// Everything before it in the journal was leased or is settled.
+    next: Sequence,
+    reading: Reading,
+    /// Read, and for the next member that has room.
+    waiting: BTreeMap<Sequence, (Message, bool)>,
+    /// To whom messages are given that are not settled.
+    leased: BTreeMap<Sequence, ClientId>,
+    /// How many each member has.
+    counts: HashMap<ClientId, u32, foldhash::quality::RandomState>,
+    /// Given back, and to be fetched.
+    returned: BTreeSet<Sequence>,
+    fetching: bool,
+    /// QoS 2 messages that a member has for good; the store has an entry of each.
+    taken: BTreeSet<Sequence>,
+    /// Messages before it may have been sent before the process was killed.
+    repeats_before: Sequence,
+    /// The position that the store has.
+    stored: Option<Sequence>,
+}
+
+impl OwnedGroup {
+    fn new(target: Arc<SharedTarget>, next: Sequence) -> OwnedGroup {
+        OwnedGroup {
+            token: Token::of_parts(&[&target.filter, &target.group]),
+            target,
+            next,
+            reading: Reading::Live,
+            waiting: BTreeMap::new(),
+            leased: BTreeMap::new(),
+            counts: HashMap::default(),
+            returned: BTreeSet::new(),
+            fetching: false,
+            taken: BTreeSet::new(),
+            repeats_before: Sequence::FIRST,
+            stored: None,
+        }
+    }
+
+    /// As the store had it.
+    pub(super) fn restored(
+        target: Arc<SharedTarget>,
+        token: Token,
+        next: Sequence,
+        taken: BTreeSet<Sequence>,
+    ) -> OwnedGroup {
+        OwnedGroup {
+            token,
+            reading: Reading::Behind,
+            taken,
+            repeats_before: Sequence::END,
+            stored: Some(next),
+            ..OwnedGroup::new(target, next)
+        }
+    }
+
+    /// Everything before it is settled.
+    fn position(&self) -> Sequence {
+        let waiting = self.waiting.keys().next().copied();
+        let leased = self.leased.keys().next().copied();
+        let returned = self.returned.first().copied();
+        [waiting, leased, returned]
+            .into_iter()
+            .flatten()
+            .fold(self.next, Sequence::min)
+    }
+
+    fn release(&mut self, sequence: Sequence) -> bool {
+        let Some(member) = self.leased.remove(&sequence) else {
+            return false;
+        };
+        if let Some(count) = self.counts.get_mut(&member) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.counts.remove(&member);
+            }
+        }
+        true
+    }
+}
+
+impl OwnedGroups {
+    pub(super) fn add(&mut self, group: OwnedGroup) {
+        self.last += 1;
+        self.numbers.insert(Arc::clone(&group.target), self.last);
+        self.groups.insert(self.last, group);
+    }
+
+    fn number(&self, target: &SharedTarget) -> Option<u64> {
+        self.numbers.get(target).copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.groups.len()
+    }
+}
+
+impl Shard {
+    /// A session is a member of a group, with or without a connection.
+    pub(super) fn add_member(
+        &mut self,
+        filter: &str,
+        name: &Arc<str>,
+        member: Member,
+        online: bool,
+    ) -> Arc<SharedTarget> {
+        let id = self.index.insert(filter);
+        let group = self.index.get_mut(id).group_or_insert(filter, name, self.shards);
+        group.set(member, online);
+        let (target, owner, is_durable) = (Arc::clone(&group.target), group.owner, group.is_durable());
+        if owner == self.id {
+            match (self.owned.number(&target), is_durable) {
+                (None, true) => self.own_group(&target),
+                (Some(number), false) => self.disown_group(number),
+                (Some(number), true) => self.group_moves(number),
+                (None, false) => {}
+            }
+        }
+        target
+    }
+
+    /// A session is no member any more.
+    pub(super) fn remove_member(
+        &mut self,
+        filter: &str,
+        name: &str,
+        client_id: &ClientId,
+    ) -> Option<Arc<SharedTarget>> {
+        let id = self.index.find(filter)?;
+        let group = self.index.get(id).group(name)?;
+        let (target, owner) = (Arc::clone(&group.target), group.owner);
+        self.index.get_mut(id).leave_group(name, client_id);
+        let is_durable = self
+            .index
+            .get(id)
+            .group(name)
+            .is_some_and(|group| group.is_durable());
+        self.drop_route_if_empty(id);
+        if owner == self.id
+            && !is_durable
+            && let Some(number) = self.owned.number(&target)
+        {
+            self.disown_group(number);
+        }
+        Some(target)
+    }
+
+    fn own_group(&mut self, target: &Arc<SharedTarget>) {
+        // It gets what is committed from here on: its first persistent member has no SUBACK yet.
+        let group = OwnedGroup::new(Arc::clone(target), self.tail.next);
+        if self.tail.next < Sequence::END {
+            let entry = GroupEntry {
+                filter: target.filter.to_string(),
+                group: target.group.to_string(),
+                next: group.next,
+            };
+            self.put(Name::Group(group.token), entry.encode());
+        }
+        self.owned.add(group);
+    }
+
+    /// Its last persistent member has left: what was not delivered is for nobody.
+    fn disown_group(&mut self, number: u64) {
+        let Some(group) = self.owned.groups.remove(&number) else {
+            return;
+        };
+        self.owned.numbers.remove(&group.target);
+        self.owned.dirty.remove(&number);
+        self.delete(Name::Group(group.token));
+        for sequence in group.taken {
+            self.delete(Name::Taken(group.token, sequence));
+        }
+    }
+
+    /// The journal's end is known.
+    pub(super) fn groups_begin(&mut self) {
+        let numbers: Vec<u64> = self.owned.groups.keys().copied().collect();
+        for number in numbers {
+            let end = self.tail.next;
+            if let Some(group) = self.owned.groups.get_mut(&number) {
+                group.repeats_before = group.repeats_before.min(end);
+                if group.next == Sequence::END {
+                    group.next = end;
+                    self.mark_group(number);
+                }
+            }
+        }
+    }
+
+    fn mark_group(&mut self, number: u64) {
+        self.owned.dirty.insert(number);
+        if self.flush_at == Timestamp::NEVER {
+            self.flush_at = Timestamp::from_millis(self.now.as_millis().saturating_add(250));
+        }
+    }
+
+    /// Writes how far groups have come.
+    pub(super) fn flush_groups(&mut self) {
+        for number in std::mem::take(&mut self.owned.dirty) {
+            let Some(group) = self.owned.groups.get_mut(&number) else {
+                continue;
+            };
+            let position = group.position();
+            if position == Sequence::END {
+                continue;
+            }
+            let token = group.token;
+            let rest = group.taken.split_off(&position);
+            let passed = std::mem::replace(&mut group.taken, rest);
+            let is_new = group.stored.replace(position) != Some(position);
+            let entry = GroupEntry {
+                filter: group.target.filter.to_string(),
+                group: group.target.group.to_string(),
+                next: position,
+            };
+            if is_new {
+                self.put(Name::Group(token), entry.encode());
+            }
+            for sequence in passed {
+                self.delete(Name::Taken(token, sequence));
+            }
+        }
+    }
+
+    /// The earliest place in the journal that a group of this shard needs.
+    pub(super) fn groups_need_from(&self) -> Sequence {
+        let tail = self.tail.next;
+        let positions = self.owned.groups.values().map(|group| match group.reading {
+            Reading::Live if group.position() == group.next => group.next.max(tail),
+            _ => group.position(),
+        });
+        positions.min().unwrap_or(Sequence::END)
+    }
+
+    /// A message from the journal, for the groups of this shard that have read everything before it.
+    pub(super) fn route_to_groups(&mut self, now: Timestamp, message: &Message, sequence: Sequence) {
+        let mut found: smallvec::SmallVec<[u64; 4]> = smallvec::SmallVec::new();
+        let (own, owned) = (self.id, &self.owned);
+        if owned.groups.is_empty() || !self.may_last(message) {
+            return;
+        }
+        self.index.for_each_match(message.topic(), |_, route| {
+            for group in route.groups.iter().flat_map(|groups| groups.values()) {
+                if group.owner == own && group.is_durable() {
+                    found.extend(owned.number(&group.target));
+                }
+            }
+        });
+        for number in found {
+            let Some(group) = self.owned.groups.get_mut(&number) else {
+                continue;
+            };
+            if group.reading != Reading::Live || sequence < group.next || group.taken.contains(&sequence) {
+                continue;
+            }
+            if !group.waiting.is_empty() || !self.lease(now, number, sequence, message, false) {
+                // Nobody takes it now: it stays in the journal until somebody does.
+                if let Some(group) = self.owned.groups.get_mut(&number) {
+                    group.reading = Reading::Behind;
+                }
+                continue;
+            }
+            if let Some(group) = self.owned.groups.get_mut(&number) {
+                group.next = sequence.next();
+            }
+            self.mark_group(number);
+        }
+    }
+
+    fn may_last(&self, message: &Message) -> bool {
+        message.qos() > QoS::AtMostOnce || self.common.config.mqtt.upgrade_qos
+    }
+
+    /// Gives a message to a member that has room. False if there is none.
+    fn lease(
+        &mut self,
+        now: Timestamp,
+        number: u64,
+        sequence: Sequence,
+        message: &Message,
+        is_repeated: bool,
+    ) -> bool {
+        let Some(group) = self.owned.groups.get(&number) else {
+            return true;
+        };
+        let target = Arc::clone(&group.target);
+        let Some(id) = self.index.find(&target.filter) else {
+            return false;
+        };
+        let Some(at) = self
+            .index
+            .get(id)
+            .groups
+            .as_ref()
+            .and_then(|groups| groups.get_index_of(&target.group))
+        else {
+            return false;
+        };
+        let Some(member) = self.choose(message, None, id, at) else {
+            return false;
+        };
+        let Some(member) = self.with_room(number, member, id, at) else {
+            return false;
+        };
+        let Some(group) = self.owned.groups.get_mut(&number) else {
+            return true;
+        };
+        group.leased.insert(sequence, member.client_id.clone());
+        *group.counts.entry(member.client_id.clone()).or_default() += 1;
+        let is_repeated = is_repeated || sequence < group.repeats_before;
+        if member.shard == self.id {
+            self.deliver_lease(
+                now,
+                &member.client_id,
+                &target,
+                sequence,
+                message.clone(),
+                is_repeated,
+            );
+        } else {
+            let lease = ShardMessage::Lease {
+                to: member.client_id,
+                target,
+                sequence,
+                message: message.clone(),
+                is_repeated,
+            };
+            self.outbound.push(member.shard, lease);
+        }
+        true
+    }
+
+    /// The member, or the next one that has room.
+    fn with_room(
+        &self,
+        number: u64,
+        member: Member,
+        id: crate::filter_index::FilterId,
+        at: usize,
+    ) -> Option<Member> {
+        let group = self.owned.groups.get(&number)?;
+        let has_room = |member: &&Member| {
+            group
+                .counts
+                .get(&member.client_id)
+                .is_none_or(|count| *count < LEASES_MAX)
+        };
+        if has_room(&&member) {
+            return Some(member);
+        }
+        let members = self.index.get(id).group_at(at)?;
+        members.candidates().iter().find(has_room).cloned()
+    }
+
+    /// Something has changed: a member came, or has room again.
+    fn group_moves(&mut self, number: u64) {
+        let now = self.now;
+        loop {
+            let Some(group) = self.owned.groups.get_mut(&number) else {
+                return;
+            };
+            let Some((sequence, (message, is_repeated))) = group.waiting.pop_first() else {
+                break;
+            };
+            if message.is_expired(now) {
+                self.metrics.messages_dropped_expired.inc();
+                self.mark_group(number);
+            } else if self.lease(now, number, sequence, &message, is_repeated) {
+                self.mark_group(number);
+            } else {
+                if let Some(group) = self.owned.groups.get_mut(&number) {
+                    group.waiting.insert(sequence, (message, is_repeated));
+                }
+                return;
+            }
+        }
+        self.fetch_returned(number);
+        self.read_group(number);
+    }
+
+    fn has_members_online(&self, target: &SharedTarget) -> bool {
+        let id = self.index.find(&target.filter);
+        id.and_then(|id| self.index.get(id).group(&target.group))
+            .is_some_and(|group| group.has_online())
+    }
+
+    fn fetch_returned(&mut self, number: u64) {
+        let Some(group) = self.owned.groups.get(&number) else {
+            return;
+        };
+        if group.fetching || group.returned.is_empty() || !self.has_members_online(&group.target) {
+            return;
+        }
+        let sequences = group
+            .returned
+            .iter()
+            .take(usize::from(PAGE.items_max.get()))
+            .copied()
+            .collect();
+        let ticket = self.ask_store(JournalRequest::Fetch(sequences));
+        self.askers.insert(ticket, Asker::Returned(number));
+        if let Some(group) = self.owned.groups.get_mut(&number) {
+            group.fetching = true;
+        }
+    }
+
+    fn read_group(&mut self, number: u64) {
+        let limits = &self.common.config.mqtt;
+        let keep = Keep {
+            items_max: limits.max_mqueue_len as u64,
+            bytes_max: limits.max_mqueue_bytes as u64,
+        };
+        let Some(group) = self.owned.groups.get(&number) else {
+            return;
+        };
+        let is_due = group.reading == Reading::Behind && group.waiting.is_empty() && !group.fetching;
+        if !is_due || group.next == Sequence::END || !self.has_members_online(&group.target) {
+            return;
+        }
+        let request = JournalRequest::Read {
+            interest: Arc::new(Interest {
+                filters: [group.target.filter.clone()].into(),
+            }),
+            from: group.next,
+            keep,
+            page: PAGE,
+        };
+        let ticket = self.ask_store(request);
+        self.askers.insert(ticket, Asker::Group(number));
+        if let Some(group) = self.owned.groups.get_mut(&number) {
+            group.reading = Reading::Asked(ticket);
+        }
+    }
+
+    pub(super) fn group_page_came(
+        &mut self,
+        now: Timestamp,
+        number: u64,
+        ticket: Ticket,
+        result: Result<JournalReply, JournalError>,
+    ) {
+        let tail = self.tail.next;
+        let Some(group) = self.owned.groups.get_mut(&number) else {
+            return;
+        };
+        if group.reading != Reading::Asked(ticket) {
+            return;
+        }
+        group.reading = Reading::Behind;
+        let Ok(JournalReply::Found {
+            records,
+            next,
+            at_end,
+            passed_over,
+        }) = result
+        else {
+            // It is asked again when something changes.
+            return self.metrics.store_failures.inc();
+        };
+        self.metrics.delivery_dropped.add(passed_over);
+        self.metrics.delivery_dropped_queue_full.add(passed_over);
+        group.next = group.next.max(next);
+        if at_end && next >= tail {
+            group.reading = Reading::Live;
+        }
+        for record in records {
+            self.group_takes(now, number, &record);
+        }
+        self.mark_group(number);
+        self.group_moves(number);
+    }
+
+    fn group_takes(&mut self, now: Timestamp, number: u64, record: &Record) {
+        let Ok(message) = format::decode_message(&record.data, &mut self.tail.origins) else {
+            return self.metrics.store_unreadable.inc();
+        };
+        let age_max = self.common.config.mqtt.mqueue_age_max;
+        let is_old = age_max.is_some_and(|age| message.created().after(age) <= now);
+        if is_old || message.is_expired(now) {
+            return self.metrics.messages_dropped_expired.inc();
+        }
+        if !self.may_last(&message) {
+            return;
+        }
+        if let Some(group) = self.owned.groups.get_mut(&number)
+            && !group.taken.contains(&record.sequence)
+        {
+            group.waiting.insert(record.sequence, (message, false));
+        }
+    }
+
+    pub(super) fn returned_came(
+        &mut self,
+        now: Timestamp,
+        number: u64,
+        result: Result<JournalReply, JournalError>,
+    ) {
+        let Some(group) = self.owned.groups.get_mut(&number) else {
+            return;
+        };
+        group.fetching = false;
+        let Ok(JournalReply::Fetched(records)) = result else {
+            return self.metrics.store_failures.inc();
+        };
+        // What was asked for and did not come has left the journal.
+        let asked: Vec<Sequence> = group
+            .returned
+            .iter()
+            .take(usize::from(PAGE.items_max.get()))
+            .copied()
+            .collect();
+        let last = records.last().map(|record| record.sequence);
+        for sequence in asked {
+            if last.is_none_or(|last| sequence <= last) {
+                group.returned.remove(&sequence);
+            }
+        }
+        for record in &records {
+            let Ok(message) = format::decode_message(&record.data, &mut self.tail.origins) else {
+                self.metrics.store_unreadable.inc();
+                continue;
+            };
+            if let Some(group) = self.owned.groups.get_mut(&number)
+                && !message.is_expired(now)
+            {
+                group.waiting.insert(record.sequence, (message, true));
+            }
+        }
+        self.mark_group(number);
+        self.group_moves(number);
+    }
+
+    /// A message that a group has chosen a session of this shard for.
+    pub(super) fn deliver_lease(
+        &mut self,
+        now: Timestamp,
+        to: &ClientId,
+        target: &Arc<SharedTarget>,
+        sequence: Sequence,
+        message: Message,
+        is_repeated: bool,
+    ) {
+        let subscription = self.by_client.get(to).copied().and_then(|key| {
+            let route = self.index.find(&target.filter)?;
+            let subscription = self.online(key)?.subscriptions.get(route, Some(&target.group))?;
+            Some((key, subscription.options, subscription.id))
+        });
+        let Some((key, options, id)) = subscription else {
+            return self.return_lease(now, target, sequence);
+        };
+        let session = self.session(key);
+        let qos = effective_qos(message.qos(), options.qos, self.common.config.mqtt.upgrade_qos);
+        let item = Queued {
+            qos,
+            retain: message.retain() && (options.retain_as_published || session.is_bridge),
+            subscription_ids: id.into_iter().collect::<SubscriptionIds>(),
+            shared: Some(Arc::clone(target)),
+            sequence: Some(sequence),
+            priority: self.priority(&message),
+            message,
+        };
+        if is_repeated && let Some(session) = self.online_mut(key) {
+            session.outgoing.note_repeated(sequence);
+        }
+        self.deliver(now, key, item);
+        if qos == QoS::AtMostOnce {
+            // Nobody will acknowledge it.
+            self.settle(now, target, sequence, qos);
+        }
+    }
+
+    /// Tells groups what the session has for good.
+    pub(super) fn settle_shared(&mut self, now: Timestamp, key: SessionKey) {
+        let Some(session) = self.online_mut(key) else {
+            return;
+        };
+        for settled in session.outgoing.take_settled() {
+            self.settle(now, &settled.target, settled.sequence, settled.qos);
+        }
+    }
+
+    fn settle(&mut self, now: Timestamp, target: &Arc<SharedTarget>, sequence: Sequence, qos: QoS) {
+        match self.owner_of(target) {
+            Some(owner) if owner != self.id => {
+                let target = Arc::clone(target);
+                self.outbound.push(
+                    owner,
+                    ShardMessage::Settled {
+                        target,
+                        sequence,
+                        qos,
+                    },
+                );
+            }
+            _ => self.lease_settled(now, target, sequence, qos),
+        }
+    }
+
+    fn owner_of(&self, target: &SharedTarget) -> Option<crate::ShardId> {
+        Some(Token::of_parts(&[&target.filter, &target.group]).shard(self.shards))
+    }
+
+    pub(super) fn lease_settled(
+        &mut self,
+        _now: Timestamp,
+        target: &SharedTarget,
+        sequence: Sequence,
+        qos: QoS,
+    ) {
+        let Some(number) = self.owned.number(target) else {
+            return;
+        };
+        let Some(group) = self.owned.groups.get_mut(&number) else {
+            return;
+        };
+        group.release(sequence);
+        if qos == QoS::ExactlyOnce {
+            group.taken.insert(sequence);
+        }
+        self.mark_group(number);
+        self.group_moves(number);
+    }
+
+    fn return_lease(&mut self, now: Timestamp, target: &Arc<SharedTarget>, sequence: Sequence) {
+        match self.owner_of(target) {
+            Some(owner) if owner != self.id => {
+                let target = Arc::clone(target);
+                self.outbound
+                    .push(owner, ShardMessage::Returned { target, sequence });
+            }
+            _ => self.lease_returned(now, target, sequence),
+        }
+    }
+
+    pub(super) fn lease_returned(&mut self, _now: Timestamp, target: &SharedTarget, sequence: Sequence) {
+        let Some(number) = self.owned.number(target) else {
+            return;
+        };
+        let Some(group) = self.owned.groups.get_mut(&number) else {
+            return;
+        };
+        if group.release(sequence) {
+            group.returned.insert(sequence);
+        }
+        self.mark_group(number);
+        self.fetch_returned(number);
+    }
+
+    /// Gives back what groups have leased to a session that has lost its connection or its subscription.
+    pub(super) fn give_back(
+        &mut self,
+        now: Timestamp,
+        key: SessionKey,
+        is_wanted: impl Fn(&SharedTarget) -> bool,
+    ) {
+        let Some(session) = self.online_mut(key) else {
+            return;
+        };
+        let mut taken = session.outgoing.take_leased(is_wanted);
+        taken.sort_by_key(|(_, sequence)| *sequence);
+        for (target, sequence) in taken {
+            self.return_lease(now, &target, sequence);
+        }
+    }
+
+    /// All of it, also from a session without a connection that ends.
+    pub(super) fn give_back_shared(&mut self, now: Timestamp, key: SessionKey) {
+        self.give_back(now, key, |_| true);
+    }
+
+    /// A QoS 2 message of a group is the member's for good, with the commit that gives it a packet identifier.
+    pub(super) fn take_for_good(&mut self, target: &SharedTarget, sequence: Sequence) {
+        let token = Token::of_parts(&[&target.filter, &target.group]);
+        self.put(Name::Taken(token, sequence), bytes::Bytes::new());
+    }
+}
