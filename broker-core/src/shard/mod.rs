@@ -62,8 +62,8 @@ use connect::Connecting;
 use delayed::Delayed;
 use group::OwnedGroups;
 use publish::Receiver;
-use restore::Restoring;
 pub use restore::{RestoreError, home};
+use restore::{Restoring, Settling};
 use retain::Lookups;
 use route::Route;
 pub use route::SHARDS_MAX;
@@ -171,6 +171,7 @@ pub struct Shard {
     owned: OwnedGroups,
     /// What the store has told at the start.
     restoring: Option<Box<Restoring>>,
+    settling: Option<Settling>,
     /// Changes of routes announced to the other shards, and how many of them all have confirmed.
     routes_changed: u64,
     routes_confirmed: u64,
@@ -256,6 +257,7 @@ impl Shard {
             corrections: HashMap::default(),
             owned: OwnedGroups::default(),
             restoring: None,
+            settling: None,
             routes_changed: 0,
             routes_confirmed: 0,
             receivers: Vec::new(),

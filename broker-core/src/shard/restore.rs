@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-use super::{RouteChange, Shard, group::OwnedGroup, route::Member};
+use super::{RouteChange, Shard, ShardMessage, group::OwnedGroup, route::Member};
 
 /// What was found and is not a session yet.
 #[derive(Debug, Default)]
@@ -28,6 +28,14 @@ pub(super) struct Restoring {
     expired: Vec<Key>,
     /// Sessions whose clients were connected when the process was killed.
     cut_off: Vec<(SessionKey, SessionEntry)>,
+}
+
+/// The other shards are asked whether they have seen all routes.
+#[derive(Debug)]
+pub(super) struct Settling {
+    number: u64,
+    waiting: usize,
+    covers: u64,
 }
 
 #[derive(Debug, Default)]
@@ -187,6 +195,48 @@ impl Shard {
         }
         self.stats.sessions.set(self.sessions.len() as u64);
         self.stats.topics.set(self.index.len() as u64);
+        self.confirm_routes();
+    }
+
+    /// Lets the other shards say when they have seen all that was announced.
+    fn confirm_routes(&mut self) {
+        if self.routes_confirmed == self.routes_changed {
+            return;
+        }
+        let number = self.next_number();
+        let mut waiting = 0;
+        for shard in self.outbound.others() {
+            self.outbound.push(shard, ShardMessage::Barrier(number));
+            waiting += 1;
+        }
+        self.settling = Some(Settling {
+            number,
+            waiting,
+            covers: self.routes_changed,
+        });
+    }
+
+    /// Another shard has seen what was announced. False if it was not asked by [`Shard::confirm_routes`].
+    pub(super) fn routes_passed(&mut self, number: u64) -> bool {
+        let Some(settling) = self
+            .settling
+            .as_mut()
+            .filter(|settling| settling.number == number)
+        else {
+            return false;
+        };
+        settling.waiting -= 1;
+        if settling.waiting == 0 {
+            self.routes_confirmed = self.routes_confirmed.max(settling.covers);
+            self.settling = None;
+        }
+        true
+    }
+
+    /// True once the shard follows the journal and all other shards route to the sessions that it has restored: when
+    /// that is so of every shard, clients may connect.
+    pub fn is_settled(&self) -> bool {
+        self.has_begun() && self.settling.is_none()
     }
 
     fn restore_group(&mut self, token: Token, parts: GroupParts) {

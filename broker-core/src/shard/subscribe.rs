@@ -447,6 +447,9 @@ impl Shard {
 
     /// Another shard routes to this one from here on.
     pub(super) fn operation_passed(&mut self, now: Timestamp, number: u64) {
+        if self.routes_passed(number) {
+            return;
+        }
         let Some(mut operation) = self.operations.remove(&number) else {
             return;
         };
