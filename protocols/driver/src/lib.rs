@@ -14,13 +14,16 @@
 //! A worker is one thread with one epoll loop (a current-thread tokio runtime), and all its connections are polled by
 //! *one* future instead of one task each. That gives the loop turns with a definite end:
 //!
-//! 1. what other threads sent is taken from the mailbox, at once;
+//! 1. what other threads sent is taken from the mailbox, at once, and what the store has done goes to the shard;
 //! 2. sockets that are ready are read, at most one read buffer each, into a buffer that all connections share; the
 //!    requests go to the shard, and the shard's events to the peers, whose bytes gather in their outboxes;
 //! 3. timers that are due fire: after the sockets, so that what has come in time counts;
-//! 4. the batches for other workers leave, one per destination: before the sockets are written, so that what an
-//!    acknowledgement promises has been handed over;
+//! 4. what the turn has to store goes to the store, and the batches for other workers leave, one per destination:
+//!    before the sockets are written, so that what an acknowledgement promises has been handed over;
 //! 5. every socket with new bytes is written once.
+//!
+//! Each worker has its own handle on the node's store ([`Journal`](broker_core::store::Journal)), which wakes the
+//! worker when something is done.
 //!
 //! So an unbatched message costs one `recv`, one `send` and one `epoll_wait`, and a saturated connection pays them
 //! once for hundreds of messages. A connection without anything to do costs its entry in a table: no task, no
@@ -31,7 +34,8 @@
 //! What waits for a slow client is bounded by [`WorkerConfig`]: above the high-water mark its shard is told and its
 //! own input is not read; a client that takes nothing for `send_timeout`, or for whom more than `outbox_bytes_max`
 //! waits, is closed. Mailboxes between threads are bounded, too; a worker whose batches do not fit stops reading its
-//! sockets until they do, but goes on emptying its own mailbox, so two full workers cannot block each other.
+//! sockets until they do, but goes on emptying its own mailbox, so two full workers cannot block each other. A store
+//! that is behind stops the links that the shard names ([`Output::Hold`](broker_core::shard::Output)) and no others.
 
 #[cfg(feature = "net")]
 mod clock;

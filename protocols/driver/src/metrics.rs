@@ -75,6 +75,10 @@ counters! {
     handshake_timeouts,
     /// Times that a link went above its high-water mark.
     congestion_events,
+    /// Times that a link was not read because the store was behind with what it had caused.
+    links_held,
+    /// Requests handed to the store.
+    store_requests,
     /// Links that went to the worker of their client's shard.
     links_moved,
     /// Batches handed to other workers.

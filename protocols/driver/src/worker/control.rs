@@ -86,6 +86,10 @@ impl Worker {
 
     /// Lets an attached peer look after what its owner has left for it: it is offered no bytes.
     pub(super) fn nudge(&mut self, link: LinkId) {
+        if let Some(held) = self.links.get_mut(link).filter(|link| link.held) {
+            held.nudged = true;
+            return;
+        }
         self.with_peer(link, |peer, now, effects| peer.handle_input(now, &[], effects));
     }
 

@@ -175,13 +175,14 @@ impl Worker {
             });
             self.submit(id);
             used += step.unwrap_or(0);
-            if step.is_none_or(|step| step == 0) || self.is_moving(id) {
+            if step.is_none_or(|step| step == 0) || self.is_moving(id) || self.is_held(id) {
                 break;
             }
         }
         if let Some(link) = self.links.get_mut(id) {
             // Bytes that a parked peer has not looked at may be whole packets; they are offered again later.
-            link.reoffer = used < input.len() && (link.peer.is_parked() || link.moving.is_some());
+            let is_stopped = link.peer.is_parked() || link.moving.is_some() || link.held;
+            link.reoffer = used < input.len() && is_stopped;
         }
         used
     }

@@ -97,7 +97,11 @@ pub(crate) struct Link {
     pub(super) read_paused: bool,
     /// It stands in the worker's list of links that wait until batches have left.
     pub(super) held_up: bool,
-    /// `leftover` may hold whole packets: the peer was parked when it was offered.
+    /// The shard has asked not to read it, because the store is behind with what it has caused.
+    pub(super) held: bool,
+    /// Its owner has nudged it while it was held.
+    pub(super) nudged: bool,
+    /// `leftover` may hold whole packets: the peer was parked, or the link held, when it was offered.
     pub(super) reoffer: bool,
 }
 
@@ -135,6 +139,8 @@ impl Link {
             write_blocked: false,
             read_paused: false,
             held_up: false,
+            held: false,
+            nudged: false,
             reoffer: false,
         };
         link.register(id, ready);
@@ -154,15 +160,16 @@ impl Link {
         self.state == State::Open
             && self.failure.is_none()
             && self.moving.is_none()
+            && !self.held
             && self.outbox.len() < high_water
             && !self.peer.is_parked()
     }
 
     /// When the peer wants to be called; `NEVER` while it gets no call. A client whose input is not read because it
     /// takes its output slowly is not silent: its sending has a deadline of its own. Neither is one that waits for this
-    /// worker.
+    /// worker or for the store.
     pub(super) fn peer_deadline(&self, high_water: usize) -> Timestamp {
-        let is_held_back = self.held_up || (self.read_paused && self.outbox.len() >= high_water);
+        let is_held_back = self.held_up || self.held || (self.read_paused && self.outbox.len() >= high_water);
         if self.state == State::Open && !is_held_back {
             self.peer.poll_timeout().unwrap_or(Timestamp::NEVER)
         } else {

@@ -186,8 +186,10 @@ fn wake(mut inner: MutexGuard<'_, Inner>) {
 #[cfg(test)]
 mod tests {
     use broker_core::{
-        ClientInfo, MessageParts, Timestamp,
-        shard::{Shard, ShardSettings},
+        ClientInfo, Connect, ConnectionInfo, MessageParts, PacketId, Request, Subscribe, SubscribeOptions,
+        Timestamp,
+        admission::{Admission, AuthenticationChain},
+        shard::{Common, Shard, ShardSettings},
     };
 
     use super::*;
@@ -230,27 +232,83 @@ mod tests {
         );
     }
 
-    /// A batch with one message of a thousand bytes: retained messages go to the shard that keeps them.
-    fn heavy() -> Batch {
-        let mut shard = Shard::new(ShardSettings {
-            id: ShardId(0),
+    fn shard(id: u16) -> Shard {
+        let common = Common {
+            admission: Admission {
+                authentication: AuthenticationChain::new(true),
+                ..Admission::default()
+            },
+            ..Common::default()
+        };
+        Shard::new(ShardSettings {
+            id: ShardId(id),
             shards: 2,
-            common: Arc::default(),
+            common: Arc::new(common),
             seed: 1,
-        });
-        for topic in ["a", "b", "c", "d", "e", "f", "g", "h"] {
-            let parts = MessageParts {
-                retain: true,
-                ..MessageParts::new(topic, &[0; 1000])
-            };
-            let now = Timestamp::default();
-            let message = parts.publish(now, ClientInfo::system()).expect("a short topic");
-            shard.publish_internal(now, message).expect("no limit");
-            if let Some((_, batch)) = shard.take_batches().pop() {
-                return batch;
-            }
+        })
+    }
+
+    /// Somebody who wants everything.
+    fn subscriber() -> [Request; 2] {
+        let connection = ConnectionInfo {
+            protocol: "mqtt",
+            proto_name: "MQTT",
+            proto_ver: 5,
+            listener: "test".into(),
+            zone: "".into(),
+        };
+        let connect = Connect {
+            client_id: "s".to_owned(),
+            username: None,
+            password: None,
+            peer: None,
+            local: None,
+            connection: Arc::new(connection),
+            certificate: None,
+            mountpoint: "".into(),
+            clean_start: true,
+            session_expiry_interval: 0,
+            keep_alive: 0,
+            receive_maximum: 10,
+            auth: None,
+            will: None,
+            user_properties: Vec::new(),
+            is_bridge: false,
+        };
+        let subscribe = Subscribe {
+            packet_id: PacketId::FIRST,
+            filters: vec![("#".to_owned(), SubscribeOptions::default())],
+            subscription_id: None,
+            user_properties: Vec::new(),
+        };
+        [
+            Request::Connect(Box::new(connect)),
+            Request::Subscribe(Box::new(subscribe)),
+        ]
+    }
+
+    /// A batch with one message of a thousand bytes, for a subscriber of the other shard.
+    fn heavy() -> Batch {
+        let (mut from, mut to) = (shard(0), shard(1));
+        let now = Timestamp::default();
+        let drain = |shard: &mut Shard| while shard.poll_output().is_some() {};
+        for request in subscriber() {
+            to.handle(now, LinkId(1), request);
+            drain(&mut to);
         }
-        panic!("one of the topics belongs to the other shard");
+        for (_, batch) in to.take_batches() {
+            from.handle_batch(now, to.id(), batch);
+            drain(&mut from);
+        }
+        from.take_batches();
+        let message = MessageParts::new("t", &[0; 1000]).publish(now, ClientInfo::system());
+        from.publish_internal(now, message.expect("a short topic"))
+            .expect("no limit");
+        let (_, batch) = from
+            .take_batches()
+            .pop()
+            .expect("the other shard has a subscriber");
+        batch
     }
 
     #[test]

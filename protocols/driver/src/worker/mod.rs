@@ -8,6 +8,7 @@ mod mailbox;
 mod moving;
 mod output;
 mod settle;
+mod store;
 mod timers;
 mod turn;
 mod wake;
@@ -24,6 +25,7 @@ use std::{
 use broker_core::{
     Effects, LinkId, Peer, ShardId, Timestamp,
     shard::{Question, Reply, Shard, Ticket},
+    store::Journal,
 };
 
 pub(crate) use link::{Io, Link};
@@ -133,12 +135,13 @@ impl fmt::Debug for Workers {
 }
 
 impl Workers {
-    /// Starts one thread per element of `shards`; each makes its shard there, so that a shard need not be `Send`. The
-    /// n-th is [`ShardId`]`(n)`. All are running when this returns.
+    /// Starts one thread per element of `shards`; each makes its shard there, so that a shard need not be `Send`, and
+    /// owns the handle on the node's store through which its shard stores. The n-th is [`ShardId`]`(n)`. All are
+    /// running when this returns.
     pub fn start<F>(
         config: &WorkerConfig,
         clock: Clock,
-        shards: Vec<F>,
+        shards: Vec<(F, Box<dyn Journal>)>,
         ask: AskHandler,
     ) -> Result<Workers, StartError>
     where
@@ -160,13 +163,14 @@ impl Workers {
             clock,
         };
         let everyone: Arc<[WorkerHandle]> = workers.handles.clone().into();
-        for (index, shard) in shards.into_iter().enumerate() {
+        for (index, (shard, journal)) in shards.into_iter().enumerate() {
             let setup = turn::Setup {
                 handle: workers.handles[index].clone(),
                 everyone: everyone.clone(),
                 config: config.clone(),
                 clock,
                 ask: ask.clone(),
+                journal,
             };
             let thread = spawn(setup, shard).map_err(|cause| StartError::Thread { worker: index, cause })?;
             workers.threads.push(thread);

@@ -83,6 +83,8 @@ impl Worker {
         link.write_blocked = false;
         link.read_paused = false;
         link.held_up = false;
+        // Only a shard that knows the link holds it, and then it stays; none is left behind all the same.
+        link.held = false;
         link.reoffer = !link.leftover.is_empty();
         let ready = self.ready.clone();
         let id = self.links.insert(|id| {

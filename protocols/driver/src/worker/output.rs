@@ -81,6 +81,8 @@ impl Worker {
             match output {
                 Output::Deliver(id, event) => self.deliver(id, event),
                 Output::Ask(ticket, question) => (self.ask)(self.id, ticket, question),
+                Output::Hold(id) => self.hold(id),
+                Output::Release(id) => self.release(id),
             }
             if self.unflushed > self.config.flush_bytes {
                 self.flush();

@@ -63,6 +63,9 @@ impl Worker {
             link.read_paused = false;
             self.ready.push(id);
         }
+        if !link.held && std::mem::take(&mut link.nudged) {
+            self.nudge(id);
+        }
     }
 
     /// All is written: ends the sending side, and the connection with it unless it has to linger.

@@ -10,6 +10,7 @@ use std::{
 use broker_core::{
     LinkId, Request, ShardId, Timestamp,
     shard::{Batch, Shard},
+    store::Journal,
 };
 use tokio::time::Sleep;
 
@@ -18,6 +19,7 @@ use super::{
     arena::Arena,
     link::{Failure, Link},
     mailbox::{Inbox, Sent},
+    store::Stored,
     timers::Timers,
     wake::Ready,
 };
@@ -33,6 +35,7 @@ pub(super) struct Setup {
     pub(super) config: WorkerConfig,
     pub(super) clock: Clock,
     pub(super) ask: AskHandler,
+    pub(super) journal: Box<dyn Journal>,
 }
 
 /// One thread of the data plane: its shard and its links. Reached by [`WorkerHandle::run`].
@@ -43,6 +46,7 @@ pub struct Worker {
     /// When this turn began. One reading of the clock serves the whole turn.
     pub(super) now: Timestamp,
     pub(super) shard: Shard,
+    pub(super) stored: Stored,
     pub(super) ask: AskHandler,
     pub(super) links: Arena<Link>,
     pub(super) ready: Arc<Ready>,
@@ -80,6 +84,7 @@ impl Worker {
             clock: setup.clock,
             now,
             shard,
+            stored: Stored::new(setup.journal),
             ask: setup.ask,
             links: Arena::new(),
             ready: Arc::default(),
@@ -116,6 +121,9 @@ impl Worker {
         self.mailbox.take(&mut inbox);
         // After the mailbox: what other workers did before they sent it lies in the past of this turn.
         self.now = self.clock.now();
+        // Before the mail is looked at: what it speaks of may have been stored before it was sent.
+        self.stored.begin_turn(context.waker());
+        self.catch_up();
         self.work_off(&mut inbox);
         self.inbox = inbox;
         for link in ready.drain(..) {
@@ -129,8 +137,11 @@ impl Worker {
         self.fire_timers();
         for _ in 0..SETTLE_ROUNDS {
             self.send_batches();
+            if self.poll_stored() {
+                self.send_batches();
+            }
             self.settle_touched();
-            if self.touched.is_empty() {
+            if self.touched.is_empty() && !self.stored.is_ready() {
                 break;
             }
         }
@@ -139,7 +150,8 @@ impl Worker {
             self.mailbox.end();
             return Poll::Ready(());
         }
-        if !self.touched.is_empty() || self.alarm_is_due(context) || !self.mailbox.sleep(context.waker()) {
+        let is_busy = !self.touched.is_empty() || self.stored.is_ready();
+        if is_busy || self.alarm_is_due(context) || !self.mailbox.sleep(context.waker()) {
             context.waker().wake_by_ref();
         }
         Poll::Pending
@@ -227,8 +239,9 @@ impl Worker {
         self.sleep.as_mut().poll(context).is_ready()
     }
 
-    /// Hands over what the turn has for other workers.
+    /// Hands over what the turn has for the store and for other workers.
     pub(super) fn send_batches(&mut self) {
+        self.submit_stored();
         if !self.is_held_up && !self.shard.has_batches() {
             return;
         }
@@ -269,7 +282,7 @@ impl Worker {
     }
 
     fn has_ended(&self) -> bool {
-        self.ending
-            .is_some_and(|at| at <= self.now || self.links.len() == 0 && !self.is_held_up)
+        let is_done = || self.links.len() == 0 && !self.is_held_up && self.stored.is_settled();
+        self.ending.is_some_and(|at| at <= self.now || is_done())
     }
 }

@@ -8,9 +8,13 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use broker_core::{
     Close, ConnectionInfo, Delivery, Disconnect, DisconnectCause, Effects, Event, MessageParts, PacketId,
-    Peer, Publish, Request, Subscribe, SubscribeOptions, Timestamp,
+    Peer, Publish, QoS, Request, Subscribe, SubscribeOptions, Timestamp,
     admission::{Admission, AuthenticationChain},
     shard::{Common, Shard, ShardSettings},
+    store::{
+        Journal,
+        memory::{MemoryLimits, MemoryStore},
+    },
 };
 use driver::{
     Clock, ConnectionMeta, Listener, ListenerConfig, PeerFactory, Service, WebSocketRoute, WebSocketSettings,
@@ -21,8 +25,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// No test waits longer than this for anything; none passes by waiting.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// `count` workers with fresh shards.
+/// `count` workers with fresh shards and a store that forgets.
 pub(crate) fn workers(count: u16, config: &WorkerConfig) -> Workers {
+    let store = MemoryStore::new(MemoryLimits::default());
+    let journals = (0..count).map(|_| Box::new(store.journal()) as _);
+    workers_on(config, journals.collect())
+}
+
+/// A worker with a fresh shard for each handle on the store.
+pub(crate) fn workers_on(config: &WorkerConfig, journals: Vec<Box<dyn Journal>>) -> Workers {
+    let count = journals.len() as u16;
     let common = Arc::new(Common {
         admission: Admission {
             authentication: AuthenticationChain::new(true),
@@ -31,14 +43,15 @@ pub(crate) fn workers(count: u16, config: &WorkerConfig) -> Workers {
         ..Common::default()
     });
     let shards = (0..count)
-        .map(|id| {
+        .zip(journals)
+        .map(|(id, journal)| {
             let settings = ShardSettings {
                 id: broker_core::ShardId(id),
                 shards: count,
                 common: common.clone(),
                 seed: 7,
             };
-            move || Shard::new(settings)
+            (move || Shard::new(settings), journal)
         })
         .collect();
     Workers::start(config, Clock::start(), shards, Arc::new(|_, _, _| ())).expect("threads")
@@ -77,6 +90,7 @@ pub(crate) fn factory() -> PeerFactory {
             deadline: None,
             client: None,
             parked: false,
+            kept: 0,
         })
     })
 }
@@ -88,6 +102,8 @@ pub(crate) struct EchoPeer {
     client: Option<Arc<broker_core::ClientInfo>>,
     /// Waits to be connected, and takes nothing meanwhile.
     parked: bool,
+    /// Messages published to be retained.
+    kept: u16,
 }
 
 impl EchoPeer {
@@ -142,8 +158,28 @@ impl EchoPeer {
                     dup: false,
                 }));
             }
+            ("drop", _) => {}
+            ("keep", size) => self.keep(now, size.parse().expect("a size"), effects),
             _ => put(effects, body),
         }
+    }
+
+    /// Publishes so many bytes to be retained: the acknowledgement waits for the store.
+    fn keep(&mut self, now: Timestamp, size: usize, effects: &mut Effects<'_>) {
+        let client = self.client.as_ref().expect("connected first");
+        let payload = vec![b'k'; size];
+        let parts = MessageParts {
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            ..MessageParts::new("kept", &payload)
+        };
+        let packet_id = PacketId::new(self.kept % u16::MAX + 1);
+        self.kept += 1;
+        effects.requests.push(Request::Publish(Publish {
+            message: parts.publish(now, client).expect("a short topic"),
+            packet_id,
+            dup: false,
+        }));
     }
 
     fn connect(&self, client_id: &str) -> broker_core::Connect {
@@ -201,6 +237,7 @@ impl Peer for EchoPeer {
                 self.parked = false;
                 put(effects, b"connected");
             }
+            Event::PubAck(packet_id, _) => put(effects, format!("acked {}", packet_id.get()).as_bytes()),
             Event::SubAck(..) => put(effects, b"subscribed"),
             Event::Deliver(Delivery { message, .. }) => put(effects, message.payload()),
             other => put(effects, format!("{other:?}").as_bytes()),
