@@ -112,7 +112,7 @@ impl Content {
         let added = self.log.growth(records);
         let (put, freed) = self.table.growth(&changes);
         let held = self.log.charge() + self.table.charge();
-        if added + put > freed && held + added + put > self.limits.bytes_max + freed {
+        if added + put > freed && held + added + put > self.limits.bytes_max.saturating_add(freed) {
             return Err(Fault::Full);
         }
         let first = self.next;
