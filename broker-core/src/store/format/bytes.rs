@@ -53,6 +53,15 @@ impl Encoder {
         self.raw(value);
     }
 
+    /// What `write` writes, with four bytes of length.
+    pub fn nested(&mut self, write: impl FnOnce(&mut Encoder)) {
+        let start = self.0.len();
+        self.u32(0);
+        write(self);
+        let len = u32::try_from(self.0.len() - start - 4).expect("a packet is smaller than 256 MiB");
+        self.0[start..start + 4].copy_from_slice(&len.to_be_bytes());
+    }
+
     /// A text like [`Encoder::bytes`].
     pub fn text(&mut self, value: &str) {
         self.bytes(value.as_bytes());

@@ -25,9 +25,7 @@ pub fn encode_message(message: &Message) -> Bytes {
     if has_expiry {
         to.u64(message.expires().as_millis());
     }
-    let mut origin = Encoder::with_capacity(96);
-    encode_client(message.origin(), &mut origin);
-    to.bytes(&origin.finish());
+    to.nested(|to| encode_client(message.origin(), to));
     to.bytes(properties);
     to.raw(message.payload());
     to.finish()
