@@ -259,8 +259,10 @@ impl Client {
 
     /// Closes the socket without a word.
     pub(crate) fn drop_link(&mut self) {
-        if self.link.take().is_some() {
+        // Recorded first: once the broker sees it, what follows from it may reach others.
+        if self.link.is_some() {
             self.ended(false);
+            self.link = None;
         }
     }
 

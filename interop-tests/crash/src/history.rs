@@ -176,7 +176,7 @@ impl Fault {
             Fault::Will => "Will missing, doubled or undue",
             Fault::Expired => "expired session present",
             Fault::Protocol => "protocol violated",
-            Fault::Broker => "broker ended by itself",
+            Fault::Broker => "broker failed otherwise",
         }
     }
 }

@@ -69,20 +69,32 @@ fn trace(history: &History, violation: &Violation, out: &mut impl Write) -> io::
     let Some((publisher, number)) = violation.message else {
         return Ok(());
     };
+    let is_member = |client| {
+        let info = history.clients.get(usize::from(client));
+        let filter = violation.group.map(|group| &history.filters[usize::from(group)]);
+        // The groups' members are named after their groups.
+        filter.zip(info).is_some_and(|(filter, info)| {
+            let group = filter.split('/').nth(1).unwrap_or_default();
+            info.name
+                .strip_prefix(group)
+                .is_some_and(|rest| rest.starts_with('-'))
+        })
+    };
+    let is_there = |client| client == violation.client || is_member(client);
     let concerns = |event: &Event| match event.what {
         What::Publishing { number: it, .. }
         | What::Resending { number: it }
         | What::Acknowledged { number: it }
         | What::Refused { number: it } => event.client == publisher && it == number,
         What::Delivered(it) | What::Repeated(it) => {
-            event.client == violation.client && (it.publisher, it.number) == (publisher, number)
+            is_there(event.client) && (it.publisher, it.number) == (publisher, number)
         }
         _ => false,
     };
     let is_frame = |event: &Event| match event.what {
         What::Killed | What::Ready => true,
         What::Connecting { .. } | What::Connected { .. } | What::Ended { .. } => {
-            event.client == violation.client || event.client == publisher
+            is_there(event.client) || event.client == publisher
         }
         _ => false,
     };

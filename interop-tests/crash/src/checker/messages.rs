@@ -249,7 +249,13 @@ impl Walk<'_> {
                 delivery.qos,
                 self.history.name(by)
             );
-            self.violation(message.fault(Fault::Doubled), client, Some(about), text);
+            self.report.add(Violation {
+                fault: message.fault(Fault::Doubled),
+                client,
+                message: Some(about),
+                group: Some(filter),
+                text,
+            });
         }
     }
 
@@ -263,6 +269,7 @@ impl Walk<'_> {
                     fault: Fault::Will,
                     client,
                     message: Some((client, number)),
+                    group: None,
                     text: "sent although its client had left in order or was back in time".into(),
                 });
             }
@@ -311,6 +318,7 @@ impl Walk<'_> {
                     fault: message.fault(Fault::Lost),
                     client: u16::try_from(client).unwrap_or(u16::MAX),
                     message: Some((publisher, number)),
+                    group: None,
                     text: "acknowledged and not delivered".into(),
                 });
             }
@@ -330,6 +338,7 @@ impl Walk<'_> {
                         fault: message.fault(Fault::Lost),
                         client: publisher,
                         message: Some((publisher, number)),
+                        group: Some(filter),
                         text: format!(
                             "acknowledged and delivered to no member of {}",
                             self.history.filters[usize::from(filter)]

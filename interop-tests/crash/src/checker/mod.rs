@@ -31,7 +31,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use crate::{
-    history::{BROKER, ClientNo, Event, Fault, History, What},
+    history::{BROKER, ClientNo, Event, Fault, History, TextNo, What},
     wire,
 };
 
@@ -54,6 +54,8 @@ pub(crate) struct Violation {
     pub(crate) client: ClientNo,
     /// With which message: publisher and number.
     pub(crate) message: Option<(ClientNo, u32)>,
+    /// Filter of the group that it is about.
+    pub(crate) group: Option<TextNo>,
     pub(crate) text: String,
 }
 
@@ -173,6 +175,7 @@ impl<'a> Walk<'a> {
             fault,
             client,
             message,
+            group: None,
             text,
         });
     }

@@ -1,5 +1,7 @@
 //! Whether a session has to exist, and whether a Will has to be sent.
 
+use std::collections::BTreeSet;
+
 use crate::history::{Event, Fault, Kind, TextNo, What};
 
 use super::{FORGOTTEN, MARGIN, Walk, messages::Duty};
@@ -57,6 +59,8 @@ pub(super) struct Session {
     /// It did not exist for certain when CONNECT was sent, or it had expired.
     is_gone: Option<Fault>,
     subscriptions: Vec<Subscription>,
+    /// Filters that the client has ever asked for.
+    filters: BTreeSet<TextNo>,
     /// UNSUBSCRIBE was sent once for what stood.
     leaving: Option<TextNo>,
     will: Option<Armed>,
@@ -79,6 +83,7 @@ impl Session {
             is_clean: false,
             is_gone: None,
             subscriptions: Vec::new(),
+            filters: BTreeSet::new(),
             leaving: None,
             will: None,
             earlier: Vec::new(),
@@ -194,6 +199,7 @@ impl Session {
     }
 
     pub(super) fn subscribing(&mut self, filter: TextNo) {
+        self.filters.insert(filter);
         if self.leaving == Some(filter) {
             self.leaving = None;
         }
@@ -233,9 +239,9 @@ impl Session {
         })
     }
 
-    /// Filters that the client has ever had confirmed.
+    /// Filters that the client has ever asked for: messages may come before SUBACK.
     pub(super) fn filters(&self) -> impl Iterator<Item = TextNo> {
-        self.subscriptions.iter().map(|it| it.filter)
+        self.filters.iter().copied()
     }
 }
 
