@@ -1,22 +1,31 @@
-//! A whole node in one thread and in virtual time: its shards, the queues between them, and a control plane that takes
-//! its time. What may happen in any order happens in an order that the seed chooses.
+//! A whole node in one thread and in virtual time: its shards, the queues between them, a store and a control plane that
+//! take their time. What may happen in any order happens in an order that the seed chooses.
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    num::NonZeroU16,
     sync::Arc,
+    task::Waker,
 };
 
 use broker_core::{
     Connect, Event, LinkId, Request, ShardId, Timestamp,
-    shard::{Batch, Common, Output, Question, Shard, ShardSettings, Ticket, shard_of},
+    shard::{Batch, Common, Output, Question, Shard, ShardSettings, Ticket, home, shard_of},
+    store::{Entry, Journal, JournalRequest, Kv, KvReply, KvRequest, Page, Prefix, memory::MemoryLimits},
 };
 
-use testkit::Random;
+use testkit::{Random, TestJournal, TestStore};
 
 /// The shards of one node, and everything that is under way between them.
 #[derive(Debug)]
 pub struct Node {
     shards: Vec<Shard>,
+    /// Commits wait in it until it is their turn.
+    store: TestStore,
+    /// Each shard's handle on the store, and what the handle has not taken yet.
+    journals: Vec<(TestJournal, VecDeque<(Ticket, JournalRequest)>)>,
+    /// Whether a shard has done anything since the end of its last turn.
+    busy: Vec<bool>,
     common: Arc<Common>,
     now: Timestamp,
     random: Random,
@@ -31,8 +40,12 @@ pub struct Node {
 /// What may happen next.
 #[derive(Clone, Copy)]
 enum Move {
-    /// A shard ends its turn.
+    /// A shard ends its turn: its requests to the store and its batches leave.
     Flush(usize),
+    /// The store completes a commit.
+    Commit,
+    /// A shard is told the next thing that the store has for it.
+    Stored(usize),
     /// The oldest batch from one shard to another arrives.
     Arrive(ShardId, ShardId),
     /// The control plane answers the question at this place.
@@ -42,18 +55,14 @@ enum Move {
 impl Node {
     /// A node of `shards` shards at the time `now`.
     pub fn new(shards: u16, common: Common, now: Timestamp, seed: u64) -> Node {
-        let common = Arc::new(common);
-        let make = |id| {
-            Shard::new(ShardSettings {
-                id: ShardId(id),
-                shards,
-                common: Arc::clone(&common),
-                seed,
-            })
-        };
-        Node {
-            shards: (0..shards).map(make).collect(),
-            common: Arc::clone(&common),
+        let store = TestStore::new(MemoryLimits::default());
+        store.hold(true);
+        let mut node = Node {
+            shards: Vec::new(),
+            store,
+            journals: Vec::new(),
+            busy: Vec::new(),
+            common: Arc::new(common),
             now,
             random: Random::new(seed),
             queues: BTreeMap::new(),
@@ -61,6 +70,48 @@ impl Node {
             homes: BTreeMap::new(),
             links: 0,
             events: VecDeque::new(),
+        };
+        node.start(shards);
+        node
+    }
+
+    /// The process is killed: connections, batches and questions are gone without a word, and of what was not
+    /// committed some is done and some is not, as the seed chooses. Then it starts again, with as many shards as before.
+    pub fn crash(&mut self) {
+        self.store.crash_anywhere(&mut self.random);
+        self.queues.clear();
+        self.questions.clear();
+        self.homes.clear();
+        self.events.clear();
+        self.start(u16::try_from(self.shards.len()).expect("made from a u16"));
+    }
+
+    /// Makes the shards from what the store has.
+    fn start(&mut self, shards: u16) {
+        let make = |id| {
+            Shard::new(ShardSettings {
+                id: ShardId(id),
+                shards,
+                common: Arc::clone(&self.common),
+                seed: 1,
+            })
+        };
+        self.shards = (0..shards).map(make).collect();
+        let journal = |_| (self.store.journal(), VecDeque::new());
+        self.journals = (0..shards).map(journal).collect();
+        self.busy = vec![true; usize::from(shards)];
+        let mut entries = entries(&self.store, self.now);
+        while !entries.is_empty() {
+            // A scan has no particular order.
+            let entry = entries.swap_remove(self.random.below(entries.len()));
+            if let Some(home) = home(&entry, shards) {
+                let restored = self.shards[usize::from(home.0)].restore(self.now, &entry);
+                restored.expect("a shard reads what shards have written");
+            }
+        }
+        for id in 0..shards {
+            self.shards[usize::from(id)].begin(self.now);
+            self.drain(ShardId(id));
         }
     }
 
@@ -126,31 +177,59 @@ impl Node {
     /// Lets one thing happen, chosen by the seed. False if nothing is under way.
     pub fn step(&mut self) -> bool {
         let mut moves = Vec::new();
-        moves.extend(
-            (0..self.shards.len())
-                .filter(|&at| self.shards[at].has_batches())
-                .map(Move::Flush),
-        );
+        let shards = 0..self.shards.len();
+        moves.extend(shards.clone().filter(|&at| self.busy[at]).map(Move::Flush));
+        moves.extend((self.store.pending() > 0).then_some(Move::Commit));
+        moves.extend(shards.map(Move::Stored));
         moves.extend(self.queues.keys().map(|&(from, to)| Move::Arrive(from, to)));
         moves.extend((0..self.questions.len()).map(Move::Answer));
-        if moves.is_empty() {
-            return false;
-        }
-        match moves[self.random.below(moves.len())] {
-            Move::Flush(at) => {
-                let from = self.shards[at].id();
-                for (to, batch) in self.shards[at].take_batches() {
-                    self.queues.entry((from, to)).or_default().push_back(batch);
-                }
+        // A shard may have nothing to be told: then another thing happens.
+        while !moves.is_empty() {
+            let next = moves.swap_remove(self.random.below(moves.len()));
+            if self.make(next) {
+                return true;
             }
+        }
+        false
+    }
+
+    /// False if there was nothing to do.
+    fn make(&mut self, next: Move) -> bool {
+        match next {
+            Move::Flush(at) => self.flush(at),
+            Move::Commit => return self.store.complete_any(&mut self.random),
+            Move::Stored(at) => return self.stored(at),
             Move::Arrive(from, to) => self.arrive(from, to),
             Move::Answer(at) => {
-                let (shard, ticket, question) = self.questions.remove(at);
+                let (shard, ticket, question) = self.questions.swap_remove(at);
                 let reply = question.answer(self.now, &self.common);
                 self.shards[usize::from(shard.0)].handle_reply(self.now, ticket, reply);
                 self.drain(shard);
             }
         }
+        true
+    }
+
+    /// Ends a shard's turn.
+    fn flush(&mut self, at: usize) {
+        let shard = &mut self.shards[at];
+        let (journal, requests) = &mut self.journals[at];
+        shard.take_store_requests(requests);
+        journal.submit(self.now, requests);
+        self.busy[at] = !requests.is_empty();
+        let from = shard.id();
+        for (to, batch) in shard.take_batches() {
+            self.queues.entry((from, to)).or_default().push_back(batch);
+        }
+    }
+
+    fn stored(&mut self, at: usize) -> bool {
+        let Some((ticket, result)) = self.journals[at].0.poll(self.now, Waker::noop()) else {
+            return false;
+        };
+        self.shards[at].handle_stored(self.now, ticket, result);
+        let id = self.shards[at].id();
+        self.drain(id);
         true
     }
 
@@ -196,11 +275,37 @@ impl Node {
     }
 
     fn drain(&mut self, shard: ShardId) {
+        self.busy[usize::from(shard.0)] = true;
         while let Some(output) = self.shards[usize::from(shard.0)].poll_output() {
             match output {
                 Output::Deliver(link, event) => self.events.push_back((link, event)),
                 Output::Ask(ticket, question) => self.questions.push((shard, ticket, question)),
+                // The tests never send so much that it matters.
+                Output::Hold(_) | Output::Release(_) => {}
             }
         }
+    }
+}
+
+/// All entries of a store.
+fn entries(store: &TestStore, now: Timestamp) -> Vec<Entry> {
+    let mut kv = store.kv();
+    let request = KvRequest::Scan {
+        prefix: Prefix::all(),
+        after: None,
+        page: Page {
+            items_max: NonZeroU16::MAX,
+            bytes_max: usize::MAX,
+        },
+    };
+    kv.submit(now, &mut VecDeque::from([(Ticket(0), request)]));
+    match kv.poll(now, Waker::noop()) {
+        Some((
+            _,
+            Ok(KvReply::Scanned {
+                entries, next: None, ..
+            }),
+        )) => entries,
+        other => panic!("a scan in memory brings entries at once, not {other:?}"),
     }
 }

@@ -8,9 +8,13 @@ use std::{
 
 use broker_core::{
     Close, Effects, Event, LinkId, Message, Outbox, Peer, ReasonCode, Request, ShardId, Timestamp,
-    shard::{Batch, Common, Output, Question, Shard, ShardSettings, Ticket},
+    shard::{Batch, Common, Output, Question, Shard, Ticket, home},
+    store::memory::MemoryLimits,
 };
 use bytes::Bytes;
+
+use crate::{Random, TestStore};
+use worker::Worker;
 
 /// Shards with the peers they carry, in virtual time.
 ///
@@ -21,10 +25,14 @@ use bytes::Bytes;
 /// ```
 ///
 /// Every call settles the node before it returns, so nothing is under way that is not held back on purpose
-/// ([`Node::hold_batches`], [`Node::hold_answers`]). Bytes that nobody took by the end of the test fail it.
+/// ([`Node::hold_batches`], [`Node::hold_answers`], [`Node::hold_commits`]). Bytes that nobody took by the end of the
+/// test fail it.
+///
+/// What has to last is in a [`TestStore`]: a node can [crash](Node::crash) and be [started](Node::restart) again.
 #[derive(Debug)]
 pub struct Node {
-    shards: Vec<Shard>,
+    workers: Vec<Worker>,
+    store: TestStore,
     common: Arc<Common>,
     now: Timestamp,
     lines: BTreeMap<LinkId, Line>,
@@ -44,6 +52,8 @@ struct Line {
     input: Vec<u8>,
     /// The shard was told that too much waits.
     congested: bool,
+    /// The shard wants no more of its input.
+    held: bool,
     close: Option<Close>,
 }
 
@@ -68,18 +78,10 @@ impl Node {
     ///
     /// As [`Shard::new`].
     pub fn new(shards: u16, common: Common) -> Node {
-        let common = Arc::new(common);
-        let make = |id| {
-            Shard::new(ShardSettings {
-                id: ShardId(id),
-                shards,
-                common: Arc::clone(&common),
-                seed: 1,
-            })
-        };
         let mut node = Node {
-            shards: (0..shards).map(make).collect(),
-            common: Arc::clone(&common),
+            workers: Vec::new(),
+            store: TestStore::new(MemoryLimits::default()),
+            common: Arc::new(common),
             now: Node::START,
             lines: BTreeMap::new(),
             batches: VecDeque::new(),
@@ -88,8 +90,7 @@ impl Node {
             answers_held: false,
             opened: 0,
         };
-        node.fire();
-        node.settle();
+        node.restart(shards);
         node
     }
 
@@ -104,12 +105,13 @@ impl Node {
 
     /// A shard, to be looked at.
     pub fn shard(&self, id: u16) -> &Shard {
-        &self.shards[usize::from(id)]
+        &self.workers[usize::from(id)].shard
     }
 
     /// Calls a shard directly, as a worker or the admin API would, and settles.
     pub fn with_shard<R>(&mut self, id: u16, call: impl FnOnce(&mut Shard, Timestamp) -> R) -> R {
-        let result = call(&mut self.shards[usize::from(id)], self.now);
+        let now = self.now;
+        let result = call(self.shard_mut(ShardId(id)), now);
         self.drain(ShardId(id));
         self.settle();
         result
@@ -118,8 +120,8 @@ impl Node {
     /// Replaces configuration, admission and hooks on every shard.
     pub fn reconfigure(&mut self, common: Common) {
         self.common = Arc::new(common);
-        for shard in &mut self.shards {
-            shard.reconfigure(Arc::clone(&self.common));
+        for worker in &mut self.workers {
+            worker.shard.reconfigure(Arc::clone(&self.common));
         }
     }
 
@@ -128,13 +130,14 @@ impl Node {
         self.opened += 1;
         let link = LinkId(self.opened);
         // A CONNECT without a client id stays where it came in; any other goes where it belongs.
-        let shard = u16::try_from(self.opened % self.shards.len() as u64).expect("less than a u16");
+        let shard = u16::try_from(self.opened % self.workers.len() as u64).expect("less than a u16");
         let line = Line {
             peer: Box::new(peer),
             shard: ShardId(shard),
             outbox: Outbox::new(),
             input: Vec::new(),
             congested: false,
+            held: false,
             close: None,
         };
         self.lines.insert(link, line);
@@ -168,7 +171,7 @@ impl Node {
         let line = self.line(link);
         line.congested = congested;
         let shard = line.shard;
-        self.shards[usize::from(shard.0)].handle_congestion(now, link, congested);
+        self.shard_mut(shard).handle_congestion(now, link, congested);
         self.drain(shard);
         self.settle();
     }
@@ -212,6 +215,69 @@ impl Node {
         self.settle();
     }
 
+    /// What has to last. Who changes how commits complete calls the node's own methods, which let it go on then.
+    pub fn store(&self) -> &TestStore {
+        &self.store
+    }
+
+    /// Commits wait from now on, or complete again.
+    pub fn hold_commits(&mut self, hold: bool) {
+        self.store.hold(hold);
+        self.settle();
+    }
+
+    /// The commit that has waited longest completes. False if none waits.
+    pub fn complete_commit(&mut self) -> bool {
+        let is_completed = self.store.complete_one();
+        self.settle();
+        is_completed
+    }
+
+    /// The process is killed: shards and connections are gone, and the peers were told nothing. Of the commits that
+    /// wait, the first `executed` are done. Until [`Node::restart`] there is no node, but time can pass.
+    pub fn crash(&mut self, executed: usize) {
+        self.store.crash(executed);
+        self.forget();
+    }
+
+    /// As [`Node::crash`]; which commits are done `random` chooses.
+    pub fn crash_anywhere(&mut self, random: &mut Random) {
+        self.store.crash_anywhere(random);
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        self.store.hold(false);
+        self.workers.clear();
+        self.lines.clear();
+        self.batches.clear();
+        self.questions.clear();
+    }
+
+    /// The process starts, with so many shards, from what the store has.
+    ///
+    /// # Panics
+    ///
+    /// As [`Shard::new`].
+    pub fn restart(&mut self, shards: u16) {
+        let make = |id| Worker::new(ShardId(id), shards, &self.common, &self.store);
+        self.workers = (0..shards).map(make).collect();
+        for entry in worker::entries(&self.store, self.now) {
+            let now = self.now;
+            if let Some(shard) = home(&entry, shards) {
+                let restored = self.shard_mut(shard).restore(now, &entry);
+                restored.expect("a shard reads what shards have written");
+            }
+        }
+        for id in 0..shards {
+            let now = self.now;
+            self.shard_mut(ShardId(id)).begin(now);
+            self.drain(ShardId(id));
+        }
+        self.fire();
+        self.settle();
+    }
+
     /// A message of the gateway's own, from the shard `shard`.
     ///
     /// # Errors
@@ -234,17 +300,20 @@ impl Node {
 
     /// When the next thing falls due.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let shards = self.shards.iter().filter_map(Shard::poll_timeout);
+        let shards = self.workers.iter();
+        let shards = shards.filter_map(|worker| worker.shard.poll_timeout());
         let lines = self.lines.values().filter(|line| line.close.is_none());
         let peers = lines.filter_map(|line| line.peer.poll_timeout());
         shards.chain(peers).min()
     }
 
     fn fire(&mut self) {
-        for at in 0..self.shards.len() {
-            if self.shards[at].poll_timeout().is_some_and(|due| due <= self.now) {
-                self.shards[at].handle_timeout(self.now);
-                let id = self.shards[at].id();
+        let now = self.now;
+        for at in 0..self.workers.len() {
+            let shard = &mut self.workers[at].shard;
+            if shard.poll_timeout().is_some_and(|due| due <= now) {
+                shard.handle_timeout(now);
+                let id = shard.id();
                 self.drain(id);
             }
         }
@@ -265,6 +334,10 @@ impl Node {
         }
     }
 
+    fn shard_mut(&mut self, id: ShardId) -> &mut Shard {
+        &mut self.workers[usize::from(id.0)].shard
+    }
+
     fn line(&mut self, link: LinkId) -> &mut Line {
         self.lines.get_mut(&link).expect("the link was opened here")
     }
@@ -272,10 +345,13 @@ impl Node {
     /// Lets everything happen that may happen now.
     fn settle(&mut self) {
         loop {
-            let mut is_quiet = !self.feed();
-            for at in 0..self.shards.len() {
-                let from = self.shards[at].id();
-                let batches = self.shards[at].take_batches();
+            let mut is_quiet = !self.take_completions();
+            is_quiet &= !self.feed();
+            for worker in &mut self.workers {
+                // What is to be committed is submitted before others are told of it.
+                is_quiet &= !worker.submit(self.now);
+                let from = worker.shard.id();
+                let batches = worker.shard.take_batches();
                 self.batches
                     .extend(batches.into_iter().map(|(to, batch)| (from, to, batch)));
             }
@@ -283,15 +359,17 @@ impl Node {
                 && let Some((from, to, batch)) = self.batches.pop_front()
             {
                 is_quiet = false;
-                self.shards[usize::from(to.0)].handle_batch(self.now, from, batch);
+                let now = self.now;
+                self.shard_mut(to).handle_batch(now, from, batch);
                 self.drain(to);
             }
             if !self.answers_held
                 && let Some((shard, ticket, question)) = self.questions.pop_front()
             {
                 is_quiet = false;
-                let reply = question.answer(self.now, &self.common);
-                self.shards[usize::from(shard.0)].handle_reply(self.now, ticket, reply);
+                let now = self.now;
+                let reply = question.answer(now, &self.common);
+                self.shard_mut(shard).handle_reply(now, ticket, reply);
                 self.drain(shard);
             }
             if is_quiet {
@@ -300,13 +378,29 @@ impl Node {
         }
     }
 
+    /// Passes on what the store has answered. True if there was something.
+    fn take_completions(&mut self) -> bool {
+        let mut is_any = false;
+        for at in 0..self.workers.len() {
+            while let Some((ticket, result)) = self.workers[at].poll(self.now) {
+                is_any = true;
+                let (now, shard) = (self.now, &mut self.workers[at].shard);
+                shard.handle_stored(now, ticket, result);
+                let id = shard.id();
+                self.drain(id);
+            }
+        }
+        is_any
+    }
+
     /// Offers every peer its input. True if one has used some.
     fn feed(&mut self) -> bool {
         let mut is_used = false;
         let links: Vec<LinkId> = self.lines.keys().copied().collect();
         for link in links {
             let line = self.line(link);
-            let takes_input = line.outbox.len() <= Node::HIGH_WATER_BYTES && !line.peer.is_parked();
+            let has_room = line.outbox.len() <= Node::HIGH_WATER_BYTES;
+            let takes_input = has_room && !line.held && !line.peer.is_parked();
             if line.input.is_empty() || line.close.is_some() || !takes_input {
                 continue;
             }
@@ -365,18 +459,20 @@ impl Node {
     fn request(&mut self, link: LinkId, request: Request) -> ShardId {
         if let Request::Connect(connect) = &request {
             let here = self.line(link).shard;
-            let home = self.shards[usize::from(here.0)].place(&connect.client_id);
+            let home = self.shard_mut(here).place(&connect.client_id);
             self.line(link).shard = home;
         }
-        let shard = self.line(link).shard;
-        self.shards[usize::from(shard.0)].handle(self.now, link, request);
+        let (now, shard) = (self.now, self.line(link).shard);
+        self.shard_mut(shard).handle(now, link, request);
         shard
     }
 
     fn drain(&mut self, shard: ShardId) {
-        while let Some(output) = self.shards[usize::from(shard.0)].poll_output() {
+        while let Some(output) = self.shard_mut(shard).poll_output() {
             match output {
                 Output::Deliver(link, event) => self.event(link, event),
+                Output::Hold(link) => self.line(link).held = true,
+                Output::Release(link) => self.line(link).held = false,
                 Output::Ask(ticket, question) => self.questions.push_back((shard, ticket, question)),
             }
         }
@@ -393,7 +489,7 @@ impl Node {
         if line.outbox.len() > Node::HIGH_WATER_BYTES && !line.congested && line.close.is_none() {
             line.congested = true;
             let shard = line.shard;
-            self.shards[usize::from(shard.0)].handle_congestion(now, link, true);
+            self.shard_mut(shard).handle_congestion(now, link, true);
         }
     }
 }
@@ -416,3 +512,4 @@ impl Drop for Node {
 
 #[cfg(test)]
 mod tests;
+mod worker;

@@ -145,6 +145,19 @@ impl TestStore {
             .sum()
     }
 
+    /// Bytes of the records in the log.
+    pub fn log_bytes(&self) -> u64 {
+        let state = &mut *lock(&self.state);
+        let head = (Ticket(0), JournalRequest::Head);
+        state
+            .executor
+            .submit(Timestamp::default(), &mut VecDeque::from([head]));
+        match state.executor.poll(Timestamp::default(), Waker::noop()) {
+            Some((_, Ok(JournalReply::Head(extent)))) => extent.bytes,
+            other => unreachable!("memory answers at once, not {other:?}"),
+        }
+    }
+
     /// Completes the commit that has waited longest. False if none waits.
     pub fn complete_one(&self) -> bool {
         let mut state = lock(&self.state);
