@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod cli;
 pub mod config;
+mod control;
 pub mod embed;
 pub mod node;
 pub mod server;

@@ -6,10 +6,11 @@ use std::{
 };
 
 use driver::ListenError;
+use store::OpenError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    cli::{RUNTIME_FAILURE, USAGE_ERROR},
+    cli::{RUNTIME_FAILURE, STORE_UNUSABLE, USAGE_ERROR},
     config::{self, ConfigErrors, Loaded, Origin, Settings, Sources},
     node::{Extensions, Node, StartError},
     telemetry,
@@ -31,7 +32,7 @@ pub fn run(sources: &Sources) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{}", located(&loaded, &error));
-            ExitCode::from(RUNTIME_FAILURE)
+            ExitCode::from(status(&error))
         }
     }
 }
@@ -43,15 +44,36 @@ fn read(sources: &Sources) -> Result<Loaded, ConfigErrors> {
     Ok(loaded)
 }
 
-/// An address that cannot be used stands somewhere in the configuration, too.
+/// Whether it helps to start again.
+fn status(error: &StartError) -> u8 {
+    match error {
+        StartError::Store(error) if needs_operator(error) => STORE_UNUSABLE,
+        _ => RUNTIME_FAILURE,
+    }
+}
+
+/// Another process may end and room may be made; the rest stays as it is.
+fn needs_operator(error: &OpenError) -> bool {
+    !matches!(
+        error,
+        OpenError::Locked { .. } | OpenError::Full(_) | OpenError::Io { .. }
+    )
+}
+
+/// An address or directory that cannot be used stands somewhere in the configuration, too.
 fn located(loaded: &Loaded, error: &StartError) -> String {
-    if let StartError::Listen(ListenError::Bind(bind)) = error {
-        let key = format!("listeners.{}.bind", bind.listener.replacen(':', ".", 1));
-        if let origin @ (Origin::File { .. } | Origin::Environment(_) | Origin::Argument(_)) =
-            loaded.origin(&key)
-        {
-            return format!("{origin}: {error}");
+    let key = match error {
+        StartError::Listen(ListenError::Bind(bind)) => {
+            Some(format!("listeners.{}.bind", bind.listener.replacen(':', ".", 1)))
         }
+        StartError::Store(_) | StartError::Restore(_) => Some("node.data_dir".to_owned()),
+        _ => None,
+    };
+    if let Some(key) = key
+        && let origin @ (Origin::File { .. } | Origin::Environment(_) | Origin::Argument(_)) =
+            loaded.origin(&key)
+    {
+        return format!("{origin}: {error}");
     }
     format!("tidegate: {error}")
 }

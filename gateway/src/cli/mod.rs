@@ -3,6 +3,7 @@
 mod cert;
 mod config;
 mod passwd;
+mod store;
 
 use std::{
     ffi::OsString,
@@ -19,6 +20,8 @@ use crate::config::{ConfigErrors, Sources};
 pub const RUNTIME_FAILURE: u8 = 1;
 /// Exit status of a wrong command line or configuration.
 pub const USAGE_ERROR: u8 = 2;
+/// Exit status of a data directory that cannot be used before somebody has done something about it.
+pub const STORE_UNUSABLE: u8 = 3;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,8 +37,11 @@ Examples:
       Add a user, or change its password.
   tidegate config explain mqtt.max_inflight
       Say what a setting means, what it is, and where that was set.
+  tidegate store backup /backup/tidegate.archive
+      Make an archive of what the node keeps, while it runs.
 
-Exit status: 0 success, 1 failure while running, 2 wrong command line or configuration.";
+Exit status: 0 success, 1 failure while running, 2 wrong command line or configuration, 3 a data directory that cannot
+be used as it is.";
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -58,6 +64,7 @@ enum ToolKind {
     Config(config::ConfigCommand),
     Passwd(passwd::PasswdArgs),
     Cert(cert::CertArgs),
+    Store(store::StoreArgs),
 }
 
 /// Why a subcommand failed.
@@ -69,6 +76,12 @@ enum Failure {
     /// Something went wrong while running.
     #[error("{0}")]
     Runtime(String),
+    /// A data directory cannot be used as it is.
+    #[error("{0}")]
+    Store(String),
+    /// It was looked for damage, and there is; this is the result.
+    #[error("{0}")]
+    Found(String),
 }
 
 /// Tidegate: an MQTT gateway. Devices and applications connect over TCP, TLS and WebSocket with MQTT 3.1, 3.1.1 and
@@ -106,6 +119,7 @@ enum Subcommands {
     Passwd(passwd::PasswdArgs),
     /// Make certificates for development: an authority, a server and a client
     Cert(cert::CertArgs),
+    Store(store::StoreArgs),
 }
 
 /// Reads the command line `arguments`, the program's name first. The environment is read along for `Sources`.
@@ -126,6 +140,7 @@ where
         Some(Subcommands::Config(command)) => ToolKind::Config(command),
         Some(Subcommands::Passwd(arguments)) => ToolKind::Passwd(arguments),
         Some(Subcommands::Cert(arguments)) => ToolKind::Cert(arguments),
+        Some(Subcommands::Store(arguments)) => ToolKind::Store(arguments),
     };
     Ok(Command::Tool(Tool { sources, kind }))
 }
@@ -137,6 +152,11 @@ impl Tool {
             Ok(output) => return print(&output),
             Err(Failure::Usage(text)) => (text, USAGE_ERROR),
             Err(Failure::Runtime(text)) => (text, RUNTIME_FAILURE),
+            Err(Failure::Store(text)) => (text, STORE_UNUSABLE),
+            Err(Failure::Found(text)) => {
+                print(&text);
+                return ExitCode::from(RUNTIME_FAILURE);
+            }
         };
         eprintln!("{text}");
         ExitCode::from(status)
@@ -147,6 +167,7 @@ impl Tool {
             ToolKind::Config(command) => command.run(&self.sources),
             ToolKind::Passwd(arguments) => arguments.run(&self.sources),
             ToolKind::Cert(arguments) => arguments.run(),
+            ToolKind::Store(arguments) => arguments.run(&self.sources),
         }
     }
 }

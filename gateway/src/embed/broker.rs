@@ -14,11 +14,12 @@ use broker_core::{
     admission::{Authenticator, EnhancedAuthenticator},
     hooks::Hook,
     shard::shard_of,
+    store::Durability,
 };
 
 use super::{BrokerError, ClientBuilder, callbacks::CallbackThread};
 use crate::{
-    config::{self, Settings, Sources},
+    config::{self, Origin, Settings, Sources},
     node::{Extensions, Node, StartError},
 };
 
@@ -31,7 +32,8 @@ pub struct BrokerBuilder {
 }
 
 impl BrokerBuilder {
-    /// Reads this configuration file first. Without one the built-in defaults hold. The environment is not read.
+    /// Reads this configuration file first. Without one the built-in defaults hold, with `durability = none`. The
+    /// environment is not read.
     pub fn config_file(mut self, path: impl Into<PathBuf>) -> BrokerBuilder {
         self.sources.file = Some(path.into());
         self
@@ -63,12 +65,18 @@ impl BrokerBuilder {
         self
     }
 
-    /// Starts the broker, without any listener.
+    /// Starts the broker, without any listener. It keeps everything in memory, unless `durability` is set to `sync` or
+    /// `async`: then sessions and messages outlive it, in the directory `node.data_dir`.
     ///
     /// # Errors
-    /// The configuration is wrong, a file that it names cannot be used, or the system refuses threads.
+    /// The configuration is wrong, the data directory or a file that it names cannot be used, or the system refuses
+    /// threads.
     pub fn start(self) -> Result<Broker, BrokerError> {
-        let loaded = config::load(&self.sources)?;
+        let mut loaded = config::load(&self.sources)?;
+        if *loaded.origin("durability") == Origin::Default {
+            // A library does not write files that nobody asked for.
+            loaded.settings.store.durability = Durability::None;
+        }
         Broker::start(loaded.settings, self.extensions)
     }
 }
@@ -96,10 +104,10 @@ impl Broker {
         BrokerBuilder::default()
     }
 
-    /// Starts a broker from settings that are there already.
+    /// Starts a broker from settings that are there already, their `durability` included.
     ///
     /// # Errors
-    /// A file that the settings name cannot be used, or the system refuses threads.
+    /// The data directory or a file that the settings name cannot be used, or the system refuses threads.
     pub fn start(settings: Settings, extensions: Extensions) -> Result<Broker, BrokerError> {
         let callbacks = CallbackThread::start().map_err(StartError::System)?;
         let node = Node::start(&settings, extensions)?;

@@ -1,7 +1,8 @@
 //! The composition root: turns a configuration into a running broker.
 //!
 //! ```text
-//! Settings ─▶ Common (limits, admission, hooks) ─▶ one Shard per worker thread
+//! Settings ─▶ Storage (a directory, or memory) ─▶ what was stored goes back to the shards
+//!          ─▶ Common (limits, admission, hooks) ─▶ one Shard per worker thread
 //!          ─▶ listeners ─▶ MQTT peers
 //! questions of the shards ─▶ ControlPlane ─▶ answers
 //! ```
@@ -11,6 +12,7 @@ mod control;
 mod hooks;
 mod listeners;
 mod stats;
+mod storage;
 
 use std::{
     io,
@@ -23,16 +25,22 @@ use broker_core::{
     ShardId,
     admission::{Ban, BannedBy, BannedFull},
     shard::{Common, SHARDS_MAX, Shard, ShardSettings},
+    store::Journal,
 };
 use driver::{CallError, Clock, ListenError, Listener, TlsError, WorkerConfig, Workers};
 
-use crate::config::{self, Settings};
+use crate::{
+    config::{self, Settings},
+    control::ControlSocket,
+};
 use control::ControlPlane;
 use listeners::CurrentSettings;
 use stats::NodeStats;
+use storage::{Keeper, Storage};
 
 pub use admission::AdmissionError;
 pub use hooks::Extensions;
+pub use storage::RestoreError;
 
 /// Time that clients have at shutdown to take what waits for them.
 const SHUTDOWN: Duration = Duration::from_secs(5);
@@ -44,6 +52,10 @@ pub struct Node {
     control: ControlPlane,
     stats: Arc<NodeStats>,
     extensions: Extensions,
+    /// Ends before the workers that it asks.
+    keeper: Keeper,
+    control_socket: Option<ControlSocket>,
+    storage: Storage,
 }
 
 /// An open listener and what it was opened from.
@@ -70,6 +82,12 @@ pub enum StartError {
         /// Which file, and what helps.
         cause: TlsError,
     },
+    /// The data directory cannot be used.
+    #[error("node.data_dir: {0}")]
+    Store(#[from] store::OpenError),
+    /// What was stored cannot be brought back.
+    #[error("node.data_dir: {0}")]
+    Restore(#[from] RestoreError),
     /// The threads cannot be started.
     #[error(transparent)]
     Workers(#[from] driver::StartError),
@@ -100,40 +118,39 @@ pub enum BanError {
 }
 
 impl Node {
-    /// Starts the workers, without any listener. `extensions`: hooks and authenticators besides the configured ones.
+    /// Opens the store, starts the workers and brings back what was stored, without any listener. `extensions`: hooks
+    /// and authenticators besides the configured ones.
     ///
     /// # Errors
-    /// If a file that the settings name cannot be used, or the system refuses threads.
+    /// If the data directory or a file that the settings name cannot be used, or the system refuses threads.
     pub fn start(settings: &Settings, extensions: Extensions) -> Result<Node, StartError> {
         let clock = Clock::start();
-        let count = workers(settings);
         let stats = Arc::new(NodeStats::new(&settings.broker.node_name));
         let common = Arc::new(common(settings, &extensions, &stats, clock)?);
         let control = ControlPlane::start(Arc::clone(&common), clock, settings.authentication.timeout)?;
-        let mut shards = Vec::new();
-        for id in 0..count {
-            let (common, stats) = (Arc::clone(&common), Arc::clone(&stats));
-            let seed = random_seed()?;
-            shards.push(move || {
-                let shard = Shard::new(ShardSettings {
-                    id: ShardId(id),
-                    shards: count,
-                    common,
-                    seed,
-                });
-                stats.add_shard(&shard);
-                shard
-            });
-        }
+        let storage = Storage::open(settings)?;
+        stats.add_store(storage.stats());
+        let shards = shards(workers(settings), &common, &stats, &storage)?;
         let workers = Workers::start(&worker_config(settings), clock, shards, control.ask_handler())?;
         control.connect(workers.handles());
         stats.connect(workers.handles());
+        storage::restore(&mut *storage.kv(), workers.handles(), clock)?;
+        let keeper = Keeper::start(
+            storage.journal(),
+            storage.stats(),
+            clock,
+            NodeStats::journal_low(&stats),
+            NodeStats::tell_condition(&stats, workers.handles()),
+        )?;
         Ok(Node {
             workers,
             listeners: Vec::new(),
             control,
             stats,
             extensions,
+            keeper,
+            control_socket: storage.open_control(&settings.node.data_dir),
+            storage,
         })
     }
 
@@ -238,8 +255,8 @@ impl Node {
         self.stats.all()
     }
 
-    /// Ends the node in order: no new connections, every client is told, what waits is written. Blocks for at most
-    /// a few seconds.
+    /// Ends the node in order: no new connections, every client is told, what waits is written and stored. Blocks for
+    /// at most a few seconds.
     pub fn shutdown(self) {
         for open in &self.listeners {
             open.listener.stop();
@@ -253,8 +270,39 @@ impl Node {
                 tracing::warn!(%error, worker = handle.id().0, "the clients of a worker could not be told");
             }
         }
+        drop((self.keeper, self.control_socket));
         self.workers.shutdown(SHUTDOWN);
+        self.storage.close();
     }
+}
+
+/// A shard, or what makes one, and its handle on the store.
+type WithJournal<T> = (T, Box<dyn Journal>);
+
+/// How each shard is made, and its handle on the store.
+fn shards(
+    count: u16,
+    common: &Arc<Common>,
+    stats: &Arc<NodeStats>,
+    storage: &Storage,
+) -> io::Result<Vec<WithJournal<impl FnOnce() -> Shard + Send + use<>>>> {
+    let mut shards = Vec::new();
+    for id in 0..count {
+        let (common, stats) = (Arc::clone(common), Arc::clone(stats));
+        let seed = random_seed()?;
+        let make = move || {
+            let shard = Shard::new(ShardSettings {
+                id: ShardId(id),
+                shards: count,
+                common,
+                seed,
+            });
+            stats.add_shard(&shard);
+            shard
+        };
+        shards.push((make, storage.journal()));
+    }
+    Ok(shards)
 }
 
 fn common(

@@ -2,16 +2,22 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{
+        Arc, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
 };
 
 use broker_core::{
-    Timestamp,
+    ClientInfo, MessageParts, Timestamp,
     hooks::SysSource,
     metrics::{Metrics, Stats},
     shard::Shard,
+    store::Sequence,
 };
-use driver::{Clock, Counters, WorkerHandle};
+use driver::{Clock, Counters, Worker, WorkerHandle};
+
+use super::storage::{Condition, Low, StorageStats, Told};
 
 /// The sums over all shards and workers of a node.
 pub(super) struct NodeStats {
@@ -19,6 +25,9 @@ pub(super) struct NodeStats {
     started: OnceLock<Timestamp>,
     shards: RwLock<Vec<(Arc<Metrics>, Arc<Stats>)>>,
     workers: OnceLock<Vec<Arc<Counters>>>,
+    store: OnceLock<StorageStats>,
+    /// The store's [`Condition`], as a number.
+    condition: AtomicU8,
 }
 
 impl NodeStats {
@@ -28,6 +37,8 @@ impl NodeStats {
             started: OnceLock::new(),
             shards: RwLock::default(),
             workers: OnceLock::new(),
+            store: OnceLock::new(),
+            condition: AtomicU8::new(Condition::Ok as u8),
         }
     }
 
@@ -50,6 +61,42 @@ impl NodeStats {
         let _ = self.workers.set(counters.collect());
     }
 
+    /// Tells it what to say of the store.
+    pub(super) fn add_store(&self, stats: StorageStats) {
+        // Set once: a node opens its store once.
+        let _ = self.store.set(stats);
+    }
+
+    /// The lowest place of the log that some shard needs.
+    pub(super) fn journal_low(stats: &Arc<NodeStats>) -> Low {
+        let stats = Arc::clone(stats);
+        Box::new(move || {
+            let shards = stats.shards.read().unwrap_or_else(PoisonError::into_inner);
+            let lows = shards.iter().map(|(_, stats)| stats.journal_low());
+            lows.min().unwrap_or(Sequence::FIRST)
+        })
+    }
+
+    /// Takes note of a new condition of the store, and publishes it at once.
+    pub(super) fn tell_condition(stats: &Arc<NodeStats>, workers: &[WorkerHandle]) -> Told {
+        let (stats, first) = (Arc::clone(stats), workers.first().cloned());
+        Box::new(move |condition| {
+            stats.condition.store(condition as u8, Relaxed);
+            let topic = format!("$SYS/brokers/{}/store/state", stats.node_name);
+            let publish = move |worker: &mut Worker| {
+                let parts = MessageParts::new(&topic, condition.name().as_bytes());
+                // The topic is short enough: it is published regularly.
+                let now = worker.now();
+                if let Some(message) = parts.publish(now, ClientInfo::system()) {
+                    let _ = worker.shard().publish_internal(now, message);
+                }
+            };
+            if let Some(Err(error)) = first.as_ref().map(|worker| worker.run(publish)) {
+                tracing::debug!(%error, "the state of the store was not published");
+            }
+        })
+    }
+
     /// When the node started: the first time that this is asked.
     pub(super) fn started(&self, clock: Clock) -> Timestamp {
         *self.started.get_or_init(|| clock.now())
@@ -60,6 +107,10 @@ impl NodeStats {
         let mut add = |name: &str, value: u64| *sums.entry(name.to_owned()).or_insert(0) += value;
         self.metrics(&mut add);
         self.stats(&mut add);
+        if let Some(store) = self.store.get() {
+            store.visit(&mut |name, value| add(&format!("store.{name}"), value));
+            add("store.state", self.condition.load(Relaxed).into());
+        }
         sums.into_iter().collect()
     }
 
@@ -128,5 +179,14 @@ impl SysSource for NodeStats {
     fn metrics(&self, visit: &mut dyn FnMut(&str, u64)) {
         self.sum(|(metrics, _)| metrics.values(), visit);
         self.transport(visit);
+    }
+
+    fn store(&self, visit: &mut dyn FnMut(&str, &str)) {
+        let Some(store) = self.store.get() else { return };
+        visit(
+            "state",
+            Condition::from_number(self.condition.load(Relaxed)).name(),
+        );
+        store.visit(&mut |name, value| visit(&name.replace('.', "/"), &value.to_string()));
     }
 }

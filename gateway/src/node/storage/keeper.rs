@@ -1,0 +1,157 @@
+//! Looks after the store while the node runs: gives back what nobody needs, and tells of its state.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    io,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    task::Poll,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use broker_core::{
+    shard::Ticket,
+    store::{Extent, Journal, JournalError, JournalReply, JournalRequest, Sequence},
+};
+use driver::Clock;
+
+use super::{
+    StorageStats,
+    watch::{Alarm, Condition, Look, Watch},
+};
+use crate::embed::block_on;
+
+/// Between two looks while messages are kept.
+const BUSY: Duration = Duration::from_secs(5);
+/// Between two looks while none are.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// The lowest place that some shard still needs; [`Sequence::END`]: none needs any.
+pub(in crate::node) type Low = Box<dyn Fn() -> Sequence + Send>;
+/// Told of every change of the condition.
+pub(in crate::node) type Told = Box<dyn Fn(Condition) + Send>;
+
+/// The thread that looks after the store. Dropped, it ends it.
+pub(in crate::node) struct Keeper {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    is_over: Mutex<bool>,
+    over: Condvar,
+}
+
+impl Keeper {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system refuses it.
+    pub(in crate::node) fn start(
+        journal: Box<dyn Journal>,
+        stats: StorageStats,
+        clock: Clock,
+        low: Low,
+        told: Told,
+    ) -> io::Result<Keeper> {
+        let shared = Arc::<Shared>::default();
+        let mut work = Work {
+            journal,
+            stats,
+            clock,
+            low,
+            told,
+            watch: Watch::new(),
+            trimmed: Sequence::FIRST,
+        };
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("keeper".to_owned())
+            .spawn(move || {
+                let mut pause = BUSY;
+                while !theirs.is_over_after(pause) {
+                    pause = if work.look() { BUSY } else { IDLE };
+                }
+            })?;
+        let thread = Some(thread);
+        Ok(Keeper { shared, thread })
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        *self.shared.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.over.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that looks after the store had panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn is_over_after(&self, pause: Duration) -> bool {
+        let guard = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.over.wait_timeout_while(guard, pause, |is_over| !*is_over);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+struct Work {
+    journal: Box<dyn Journal>,
+    stats: StorageStats,
+    clock: Clock,
+    low: Low,
+    told: Told,
+    watch: Watch,
+    /// Everything before it was given back.
+    trimmed: Sequence,
+}
+
+impl Work {
+    /// Looks once. True if something is kept or wrong, so that the next look is due soon.
+    fn look(&mut self) -> bool {
+        for alarm in self.watch.look(&Look::at(&self.stats)) {
+            alarm.log();
+            if let Alarm::Condition(condition, _) = alarm {
+                (self.told)(condition);
+            }
+        }
+        let is_kept = self.trim().unwrap_or_else(|error| {
+            // The next look tries again; why it fails is the state of the store, which was told.
+            tracing::debug!(%error, "the log of the store was not trimmed");
+            true
+        });
+        is_kept || self.watch.condition() != Condition::Ok
+    }
+
+    /// Gives back what no shard needs. True if something is left.
+    fn trim(&mut self) -> Result<bool, JournalError> {
+        let JournalReply::Head(Extent { next, .. }) = self.ask(JournalRequest::Head)? else {
+            return Ok(true);
+        };
+        // Asked after the end of the log: what is appended in between may be needed by those who say that they need
+        // nothing.
+        let upto = (self.low)().min(next);
+        if upto > self.trimmed {
+            self.ask(JournalRequest::Trim { upto })?;
+            self.trimmed = upto;
+        }
+        Ok(upto < next)
+    }
+
+    fn ask(&mut self, request: JournalRequest) -> Result<JournalReply, JournalError> {
+        let mut requests = VecDeque::from([(Ticket(0), request)]);
+        let (journal, clock) = (&mut self.journal, self.clock);
+        journal.submit(clock.now(), &mut requests);
+        block_on(poll_fn(|context| {
+            match journal.poll(clock.now(), context.waker()) {
+                Some((_, answer)) => Poll::Ready(answer),
+                None => Poll::Pending,
+            }
+        }))
+    }
+}

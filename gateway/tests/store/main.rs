@@ -1,0 +1,10 @@
+//! What outlives a node: in a program, as a process, and by the commands of operators.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test file are part of its tests"
+)]
+
+mod command;
+mod embedded;
+mod process;
