@@ -1,0 +1,194 @@
+//! The thread that drops what is no longer needed.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use broker_core::{
+    Timestamp,
+    store::{Durability, Sequence},
+};
+use tracing::{error, warn};
+
+use super::{Engine, KeeperMessage, ReaderMessage};
+use crate::{
+    files::Files,
+    log::{segment::SegmentEnd, view::Snapshot},
+    options::Options,
+    stats::{State, add},
+};
+
+pub(super) struct Keeper {
+    engine: Arc<Engine>,
+    inbox: Receiver<KeeperMessage>,
+    files: Arc<dyn Files>,
+    max_bytes: Option<u64>,
+    max_age: Option<Duration>,
+    /// The tables have the writes before this one durably.
+    persisted: Sequence,
+}
+
+/// Why a segment goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    Cursor,
+    Size,
+    Age,
+}
+
+impl Keeper {
+    pub(super) fn new(engine: Arc<Engine>, options: &Options, inbox: Receiver<KeeperMessage>) -> Keeper {
+        Keeper {
+            engine,
+            inbox,
+            files: Arc::clone(&options.files),
+            max_bytes: options.max_bytes,
+            max_age: options.max_age,
+            persisted: Sequence::FIRST,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            self.collect();
+            let message = match self.until_too_old() {
+                Some(wait) => self.inbox.recv_timeout(wait),
+                None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match message {
+                Ok(KeeperMessage::Rolled(file)) => self.seal(&*file),
+                Ok(KeeperMessage::Trimmed) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(KeeperMessage::Close) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// A segment has ended: from now on it need not be read at the next start.
+    fn seal(&mut self, file: &dyn crate::files::File) {
+        if self.engine.durability != Durability::Sync
+            && let Err(error) = file.sync()
+        {
+            error!("a segment of the log could not be synced: a loss of power may lose its records: {error}");
+            self.engine.stats.set_state(State::Failed);
+        }
+        self.persist();
+    }
+
+    fn persist(&mut self) {
+        match self.engine.tables.persist() {
+            Ok(persisted) => self.persisted = persisted,
+            Err(fault) => warn!("the tables could not be made durable, so the log is kept: {fault}"),
+        }
+    }
+
+    /// Drops the segments that nobody needs or that a limit does not allow, oldest first, and none whose writes the
+    /// tables could lose.
+    fn collect(&mut self) {
+        let snapshot = self.engine.view.snapshot();
+        let due = self.due(&snapshot);
+        let Some((last, _)) = due.last() else { return };
+        if last.next > self.persisted {
+            self.persist();
+        }
+        let count = due
+            .iter()
+            .take_while(|(end, _)| end.next <= self.persisted)
+            .count();
+        self.report(&snapshot, &due[..count]);
+        let dropped = self.engine.view.drop_first(count);
+        let bases = dropped.iter().map(|segment| segment.base).collect();
+        // While the store closes nobody listens.
+        let _ = self.engine.reader.send(ReaderMessage::Dropped(bases));
+        let stats = &self.engine.stats;
+        for segment in dropped {
+            stats.segments.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            let len = segment.end.get().map_or(0, |end| end.len);
+            stats
+                .log_bytes
+                .fetch_sub(len, std::sync::atomic::Ordering::Relaxed);
+            // The index first: one without its segment would be left for ever.
+            let _ = self.files.remove(&segment.index_path());
+            if let Err(error) = self.files.remove(&segment.path) {
+                warn!(path = %segment.path.display(), "a segment of the log cannot be removed, its room is lost: {error}");
+            }
+        }
+    }
+
+    /// The oldest segments, as far as they may go.
+    fn due(&self, snapshot: &Snapshot) -> Vec<(SegmentEnd, Reason)> {
+        let sealed = snapshot.segments.iter().filter_map(|segment| segment.end.get());
+        let mut bytes = snapshot.active_len + sealed.clone().map(|end| end.len).sum::<u64>();
+        let now = wall_clock();
+        let mut due = Vec::new();
+        for end in sealed {
+            let too_old = self.max_age.is_some_and(|age| end.last.after(age) < now);
+            let reason = if end.next <= snapshot.floor {
+                Reason::Cursor
+            } else if self.max_bytes.is_some_and(|max| bytes > max) {
+                Reason::Size
+            } else if too_old {
+                Reason::Age
+            } else {
+                break;
+            };
+            due.push((*end, reason));
+            bytes -= end.len;
+        }
+        due
+    }
+
+    /// Counts what goes, and says so if somebody may have needed it.
+    fn report(&self, snapshot: &Snapshot, due: &[(SegmentEnd, Reason)]) {
+        let stats = &self.engine.stats;
+        let mut totals = snapshot
+            .segments
+            .first()
+            .map_or(0, |segment| segment.before.records);
+        let mut first = snapshot.floor;
+        for (end, reason) in due {
+            let records = end.totals.records.saturating_sub(totals);
+            totals = end.totals.records;
+            let counter = match reason {
+                Reason::Cursor => &stats.trimmed_by_cursor,
+                Reason::Size => &stats.trimmed_by_size,
+                Reason::Age => &stats.trimmed_by_age,
+            };
+            add(counter, records);
+            if *reason != Reason::Cursor {
+                let limit = if *reason == Reason::Size { "size" } else { "age" };
+                warn!(
+                    limit,
+                    records,
+                    first = first.0,
+                    last = end.next.0.saturating_sub(1),
+                    "ALARM: records were dropped from the log by a limit though sessions may still want them"
+                );
+            }
+            first = first.max(end.next);
+        }
+    }
+
+    /// How long until the oldest segment is too old; `None`: nothing will be.
+    fn until_too_old(&self) -> Option<Duration> {
+        let age = self.max_age?;
+        let snapshot = self.engine.view.snapshot();
+        let oldest = snapshot.segments.first()?.end.get()?;
+        // A segment that should have gone but must stay is looked at again in a while.
+        Some(
+            oldest
+                .last
+                .after(age)
+                .since(wall_clock())
+                .max(Duration::from_secs(1)),
+        )
+    }
+}
+
+fn wall_clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
