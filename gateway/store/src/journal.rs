@@ -4,7 +4,7 @@ use broker_core::{
     Timestamp,
     shard::Ticket,
     store::{
-        Durability, Interest, Journal, JournalError, JournalLimits, JournalReply, JournalRequest, Page,
+        Durability, Interest, Journal, JournalError, JournalLimits, JournalReply, JournalRequest, Keep, Page,
         Sequence,
     },
 };
