@@ -83,9 +83,8 @@ impl Manifest {
         if lines.next()? != TITLE {
             return None;
         }
-        let mut number = |name: &str| -> Option<u64> {
-            lines.next()?.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()
-        };
+        let mut number =
+            |name: &str| -> Option<u64> { lines.next()?.strip_prefix(name)?.strip_prefix(' ')?.parse().ok() };
         let mut manifest = Manifest {
             position: Sequence(number("position")?),
             next: Sequence(number("next")?),
@@ -253,10 +252,18 @@ impl<R: Read> ArchiveReader<R> {
 
     fn manifest(&mut self, bytes: u64) -> io::Result<Next> {
         let mut text = String::new();
-        let read = self.from.by_ref().take(bytes.min(MANIFEST_BYTES_MAX)).read_to_string(&mut text)?;
+        let read = self
+            .from
+            .by_ref()
+            .take(bytes.min(MANIFEST_BYTES_MAX))
+            .read_to_string(&mut text)?;
         let manifest = Manifest::parse(&text).filter(|_| read as u64 == bytes);
         let manifest = manifest.ok_or_else(|| invalid(format!("{MANIFEST} is damaged")))?;
-        let first_wrong = manifest.members.iter().zip(&self.seen).find(|(listed, seen)| listed != seen);
+        let first_wrong = manifest
+            .members
+            .iter()
+            .zip(&self.seen)
+            .find(|(listed, seen)| listed != seen);
         if let Some((listed, _)) = first_wrong {
             return Err(invalid(format!("{} is not as it was written", listed.name)));
         }
@@ -308,4 +315,3 @@ pub(super) fn read_entry(bytes: &[u8]) -> Option<(Entry, &[u8])> {
     };
     Some((entry, rest))
 }
-

@@ -94,7 +94,9 @@ impl Store {
         };
         let mut archive = ArchiveWriter::new(BufWriter::new(file), options.bytes_per_second);
         let Source { entries, log, .. } = source;
-        archive.member(VERSION, &version).map_err(OpsError::io("write", partial))?;
+        archive
+            .member(VERSION, &version)
+            .map_err(OpsError::io("write", partial))?;
         let entries = write_entries(&mut archive, entries, &mut progress, partial)?;
         for held in &log {
             write_segment(&mut archive, held, &mut progress, partial)?;
@@ -119,7 +121,9 @@ impl Store {
 pub(super) fn sync_directory_of(path: &Path) -> Result<(), OpsError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or_else(|| Path::new("."));
-    fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(OpsError::io("sync", parent))
+    fs::File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .map_err(OpsError::io("sync", parent))
 }
 
 struct Progress<'a> {
@@ -164,7 +168,10 @@ impl Source {
             if !open_segments(&engine.view.snapshot().segments, files, &mut open)? {
                 continue;
             }
-            let (entries, position) = engine.tables.snapshot().map_err(broker_core::store::Fault::from)?;
+            let (entries, position) = engine
+                .tables
+                .snapshot()
+                .map_err(broker_core::store::Fault::from)?;
             let snapshot = engine.view.snapshot();
             if !open_segments(&snapshot.segments, files, &mut open)? {
                 continue;
@@ -181,7 +188,9 @@ impl Source {
                 next: snapshot.next,
             });
         }
-        Err(OpsError::Damaged("segments of the log vanish while they are opened".into()))
+        Err(OpsError::Damaged(
+            "segments of the log vanish while they are opened".into(),
+        ))
     }
 }
 
@@ -192,7 +201,10 @@ fn open_segments(
     open: &mut Vec<(Arc<Segment>, Arc<dyn File>)>,
 ) -> Result<bool, OpsError> {
     let after = open.last().map(|(segment, _)| segment.base);
-    for segment in segments.iter().filter(|segment| after.is_none_or(|after| segment.base > after)) {
+    for segment in segments
+        .iter()
+        .filter(|segment| after.is_none_or(|after| segment.base > after))
+    {
         match files.open(&segment.path) {
             Ok(file) => open.push((Arc::clone(segment), file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -212,7 +224,9 @@ fn write_entries<W: Write>(
     let (mut count, mut members, mut content) = (0, 0_u64, Vec::new());
     let mut write = |content: &mut Vec<u8>| {
         let name = format!("{ENTRIES}{members}");
-        archive.member(&name, content).map_err(OpsError::io("write", path))?;
+        archive
+            .member(&name, content)
+            .map_err(OpsError::io("write", path))?;
         progress.add(content.len() as u64);
         members += 1;
         content.clear();

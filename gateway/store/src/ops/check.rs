@@ -87,10 +87,15 @@ impl Check<'_> {
     fn look_around(&mut self, dir: &Path) -> Result<(), OpsError> {
         for entry in fs::read_dir(dir).map_err(OpsError::io("list", dir))? {
             let path = entry.map_err(OpsError::io("list", dir))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             if name.starts_with("tables.damaged") {
                 let advice = "remove it when the node works as it should";
-                self.report.add(Severity::Note, &path, "tables that a repair moved aside", advice);
+                self.report
+                    .add(Severity::Note, &path, "tables that a repair moved aside", advice);
             }
         }
         Ok(())
@@ -146,11 +151,21 @@ impl Check<'_> {
             Ok(tables) => self.tables = tables,
             Err(reason) if !can_rebuild => {
                 let advice = "restore a backup: the log does not reach back far enough to make them again";
-                self.report.add(Severity::Error, &path, format!("cannot be opened: {reason}"), advice);
+                self.report.add(
+                    Severity::Error,
+                    &path,
+                    format!("cannot be opened: {reason}"),
+                    advice,
+                );
             }
             Err(reason) if !self.repair => {
                 let advice = "repair: the log has everything since the store was made";
-                self.report.add(Severity::Error, &path, format!("cannot be opened: {reason}"), advice);
+                self.report.add(
+                    Severity::Error,
+                    &path,
+                    format!("cannot be opened: {reason}"),
+                    advice,
+                );
             }
             Err(reason) => self.move_tables_aside(&reason)?,
         }
@@ -166,7 +181,12 @@ impl Check<'_> {
         fs::rename(&path, &aside).map_err(OpsError::io("move aside", &path))?;
         self.report.repaired += 1;
         let what = format!("could not be opened ({reason}); moved to {}", aside.display());
-        self.report.add(Severity::Warning, &path, what, "nothing: the log makes them again at the next start");
+        self.report.add(
+            Severity::Warning,
+            &path,
+            what,
+            "nothing: the log makes them again at the next start",
+        );
         Ok(())
     }
 
@@ -197,7 +217,10 @@ impl Check<'_> {
     fn segment(&mut self, segment: &Segment<'_>, before: Before) -> Result<Before, OpsError> {
         let number = self.header(segment, before)?;
         if segment.base < before.next {
-            let what = format!("begins at {}, the segment before it ends at {}", segment.base.0, before.next.0);
+            let what = format!(
+                "begins at {}, the segment before it ends at {}",
+                segment.base.0, before.next.0
+            );
             self.report.add(Severity::Error, segment.path, what, RESTORE);
         }
         let mut index = MemoryIndex::new(segment.base);
@@ -244,38 +267,69 @@ impl Check<'_> {
     fn header(&mut self, segment: &Segment<'_>, before: Before) -> Result<Option<u32>, OpsError> {
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
         if segment.len < SEGMENT_HEADER_BYTES {
-            let severity = if segment.is_last { Severity::Warning } else { Severity::Error };
+            let severity = if segment.is_last {
+                Severity::Warning
+            } else {
+                Severity::Error
+            };
             let advice = if segment.is_last { BY_ITSELF } else { RESTORE };
-            self.report.add(severity, segment.path, "it ends within its header", advice);
+            self.report
+                .add(severity, segment.path, "it ends within its header", advice);
             return Ok(None);
         }
-        segment.file.read_at(&mut bytes, 0).map_err(OpsError::io("read", segment.path))?;
+        segment
+            .file
+            .read_at(&mut bytes, 0)
+            .map_err(OpsError::io("read", segment.path))?;
         let Some(header) = SegmentHeader::parse(&bytes, self.seed) else {
-            let what = format!("its header is damaged, or it is not of store {:016x}", self.store_id);
-            self.report.add(Severity::Error, segment.path, what, "nothing, if no commits are lost");
+            let what = format!(
+                "its header is damaged, or it is not of store {:016x}",
+                self.store_id
+            );
+            self.report.add(
+                Severity::Error,
+                segment.path,
+                what,
+                "nothing, if no commits are lost",
+            );
             return Ok(None);
         };
         if header.base != segment.base {
             let what = format!("its header says {}: it was renamed", header.base.0);
-            self.report.add(Severity::Error, segment.path, what, "give it its name again");
+            self.report
+                .add(Severity::Error, segment.path, what, "give it its name again");
         }
         if let Some(number) = before.number
             && header.number != number.wrapping_add(1)
         {
-            let what = format!("it is number {}, the one before it {number}: some are missing", header.number);
+            let what = format!(
+                "it is number {}, the one before it {number}: some are missing",
+                header.number
+            );
             self.report.add(Severity::Error, segment.path, what, RESTORE);
         }
         Ok(Some(header.number))
     }
 
     /// Nothing that is whole follows these bytes in the segment.
-    fn damaged_end(&mut self, segment: &Segment<'_>, from: u64, to: u64, next: Sequence) -> Result<(), OpsError> {
+    fn damaged_end(
+        &mut self,
+        segment: &Segment<'_>,
+        from: u64,
+        to: u64,
+        next: Sequence,
+    ) -> Result<(), OpsError> {
         if !segment.is_last {
-            let what = format!("bytes {from} to {to} are damaged: sequences from {} on are lost", next.0);
+            let what = format!(
+                "bytes {from} to {to} are damaged: sequences from {} on are lost",
+                next.0
+            );
             self.report.add(Severity::Error, segment.path, what, RESTORE);
             return Ok(());
         }
-        let what = format!("bytes {from} to {to} are no whole commit, as when the power failed while it was written");
+        let what = format!(
+            "bytes {from} to {to} are no whole commit, as when the power failed while it was written"
+        );
         self.report.add(Severity::Warning, segment.path, what, BY_ITSELF);
         if self.repair {
             let cut = segment.file.truncate(from).and_then(|()| segment.file.sync());
@@ -310,7 +364,12 @@ impl Check<'_> {
                 Ok(_) => {}
                 Err(error) => {
                     let what = format!("{} cannot be read: {error}", write.key.as_str());
-                    self.report.add(Severity::Error, &self.tables_dir.clone(), what, "restore a backup");
+                    self.report.add(
+                        Severity::Error,
+                        &self.tables_dir.clone(),
+                        what,
+                        "restore a backup",
+                    );
                 }
             }
         }
@@ -323,19 +382,25 @@ impl Check<'_> {
             return Ok(());
         }
         let path = segment.path.with_extension("idx");
-        let what = match found {
-            None => "it is missing",
-            Some(_) => {
-                let bytes = fs::read(&path).map_err(OpsError::io("read", &path))?;
-                if bytes == index::encode(index, segment.len, self.seed) {
-                    return Ok(());
-                }
-                "it is not the index of its segment"
+        if found.is_none() {
+            let advice = "nothing: it is made when somebody reads the segment";
+            self.report
+                .add(Severity::Note, &path, "it is not made yet", advice);
+        } else {
+            let bytes = fs::read(&path).map_err(OpsError::io("read", &path))?;
+            if bytes == index::encode(index, segment.len, self.seed) {
+                return Ok(());
             }
-        };
-        self.report.add(Severity::Warning, &path, what, BY_ITSELF);
+            self.report.add(
+                Severity::Warning,
+                &path,
+                "it is not the index of its segment",
+                BY_ITSELF,
+            );
+        }
         if self.repair {
-            index::write(index, segment.len, &RealFiles, &path, self.seed).map_err(OpsError::io("write", &path))?;
+            index::write(index, segment.len, &RealFiles, &path, self.seed)
+                .map_err(OpsError::io("write", &path))?;
             self.report.repaired += 1;
         }
         Ok(())
@@ -343,7 +408,8 @@ impl Check<'_> {
 
     fn stray_indexes(&mut self) -> Result<(), OpsError> {
         for path in std::mem::take(&mut self.indexes).into_values() {
-            self.report.add(Severity::Note, &path, "an index without its segment", "");
+            self.report
+                .add(Severity::Note, &path, "an index without its segment", "");
             if self.repair {
                 fs::remove_file(&path).map_err(OpsError::io("remove", &path))?;
                 self.report.repaired += 1;
@@ -359,7 +425,10 @@ impl Check<'_> {
         };
         let path = self.tables_dir.clone();
         if position > next && first < next {
-            let what = format!("they are applied up to {}, the log ends at {}", position.0, next.0);
+            let what = format!(
+                "they are applied up to {}, the log ends at {}",
+                position.0, next.0
+            );
             let advice = "restore a backup: the end of the log is missing";
             self.report.add(Severity::Error, &path, what, advice);
         }
@@ -368,7 +437,8 @@ impl Check<'_> {
         let (entries, _) = match tree.snapshot() {
             Ok(snapshot) => snapshot,
             Err(error) => {
-                self.report.add(Severity::Error, &path, error.to_string(), restore);
+                self.report
+                    .add(Severity::Error, &path, error.to_string(), restore);
                 return Ok(());
             }
         };
@@ -377,7 +447,8 @@ impl Check<'_> {
             match found {
                 Err(error) => {
                     // Nothing tells where the next one would be.
-                    self.report.add(Severity::Error, &path, error.to_string(), restore);
+                    self.report
+                        .add(Severity::Error, &path, error.to_string(), restore);
                     return Ok(());
                 }
                 Ok((found, entry)) if found.as_ref() != Some(&entry) => {

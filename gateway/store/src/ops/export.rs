@@ -33,7 +33,11 @@ pub fn export(dir: &Path, out: &mut dyn Write, tell: Tell<'_>) -> Result<ExportR
         line: String::new(),
         report: ExportReport::default(),
     };
-    let (entries, _) = store.engine.tables.snapshot().map_err(broker_core::store::Fault::from)?;
+    let (entries, _) = store
+        .engine
+        .tables
+        .snapshot()
+        .map_err(broker_core::store::Fault::from)?;
     let total = store.engine.tables.size().items as u64;
     for entry in entries {
         let entry = entry.map_err(|error| OpsError::Damaged(error.to_string()))?;
@@ -49,7 +53,12 @@ pub fn export(dir: &Path, out: &mut dyn Write, tell: Tell<'_>) -> Result<ExportR
     read_log(&store, tell, &mut |header, body| {
         for record in body.records() {
             lines
-                .record(record.sequence, header.time.as_millis(), record.indexed, record.data)
+                .record(
+                    record.sequence,
+                    header.time.as_millis(),
+                    record.indexed,
+                    record.data,
+                )
                 .map_err(OpsError::Output)?;
         }
         Ok(())
@@ -79,7 +88,10 @@ impl Lines<'_> {
     }
 
     fn record(&mut self, sequence: Sequence, time: u64, indexed: bool, data: &[u8]) -> io::Result<()> {
-        let head = format!("{{\"record\":{},\"time\":{time},\"indexed\":{indexed},", sequence.0);
+        let head = format!(
+            "{{\"record\":{},\"time\":{time},\"indexed\":{indexed},",
+            sequence.0
+        );
         self.line.push_str(&head);
         if let Some(topic) = record_topic(data) {
             self.line.push_str("\"topic\":\"");

@@ -125,11 +125,18 @@ fn read_log(
 ) -> Result<(), OpsError> {
     let snapshot = store.engine.view.snapshot();
     let seed = Seed::new(store.directory.store_id);
-    let total = snapshot.segments.iter().map(|segment| snapshot.len_of(segment)).sum();
+    let total = snapshot
+        .segments
+        .iter()
+        .map(|segment| snapshot.len_of(segment))
+        .sum();
     let mut before = 0;
     for segment in &*snapshot.segments {
         let len = snapshot.len_of(segment);
-        let file = store.files.open(&segment.path).map_err(OpsError::io("open", &segment.path))?;
+        let file = store
+            .files
+            .open(&segment.path)
+            .map_err(OpsError::io("open", &segment.path))?;
         let mut scanner = Scanner::new(file, len, SEGMENT_HEADER_BYTES, segment.base, seed);
         loop {
             match scanner.step().map_err(OpsError::io("read", &segment.path))? {
@@ -297,13 +304,21 @@ impl fmt::Display for CheckReport {
 
 impl fmt::Display for ExportReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} entries, {} records, {} bytes", self.entries, self.records, self.bytes)
+        write!(
+            f,
+            "{} entries, {} records, {} bytes",
+            self.entries, self.records, self.bytes
+        )
     }
 }
 
 impl fmt::Display for CompactReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tables: {} bytes before, {} bytes after", self.bytes_before, self.bytes_after)
+        write!(
+            f,
+            "tables: {} bytes before, {} bytes after",
+            self.bytes_before, self.bytes_after
+        )
     }
 }
 

@@ -92,13 +92,23 @@ fn fill(archive: &Path, file: fs::File, staging: &Path, tell: Tell<'_>) -> Resul
         }
     };
     if manifest.entries != target.entries {
-        return Err(refused(format!("it has {} entries of {}", target.entries, manifest.entries)));
+        return Err(refused(format!(
+            "it has {} entries of {}",
+            target.entries, manifest.entries
+        )));
     }
     let report = target.finish(&manifest, archive_bytes)?;
     let found = check(staging, false, tell)?;
-    let worst = found.findings.iter().find(|finding| finding.severity == Severity::Error);
+    let worst = found
+        .findings
+        .iter()
+        .find(|finding| finding.severity == Severity::Error);
     if let Some(finding) = worst {
-        return Err(refused(format!("the store in it is damaged: {}: {}", finding.path.display(), finding.what)));
+        return Err(refused(format!(
+            "the store in it is damaged: {}: {}",
+            finding.path.display(),
+            finding.what
+        )));
     }
     Ok(report)
 }
@@ -178,7 +188,9 @@ impl Target<'_> {
             if read == 0 {
                 break;
             }
-            let written = file.write_all(&chunk[..read]).map_err(OpsError::io("write", path));
+            let written = file
+                .write_all(&chunk[..read])
+                .map_err(OpsError::io("write", path));
             self.note(written)?;
             bytes += read as u64;
         }
@@ -197,7 +209,11 @@ impl Target<'_> {
 
     fn finish(self, manifest: &Manifest, archive_bytes: u64) -> Result<BackupReport, OpsError> {
         self.apply(&Writes::new(), manifest.position)?;
-        while self.tree.compact().map_err(|error| OpsError::Store(error.into()))? {}
+        while self
+            .tree
+            .compact()
+            .map_err(|error| OpsError::Store(error.into()))?
+        {}
         sync_directory_of(&self.log.join("."))?;
         Ok(BackupReport {
             entries: self.entries,

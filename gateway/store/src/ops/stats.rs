@@ -1,6 +1,11 @@
 //! What is in a store, in figures.
 
-use std::{collections::HashMap, fmt, path::Path, time::{SystemTime, UNIX_EPOCH}};
+use std::{
+    collections::HashMap,
+    fmt,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use broker_core::{
     Timestamp,
@@ -83,13 +88,21 @@ pub fn stats(dir: &Path, top: usize, tell: Tell<'_>) -> Result<StatsReport, OpsE
     let mut report = StatsReport {
         tables_bytes: size.bytes,
         segments: snapshot.segments.len() as u64,
-        log_bytes: snapshot.segments.iter().map(|segment| snapshot.len_of(segment)).sum(),
+        log_bytes: snapshot
+            .segments
+            .iter()
+            .map(|segment| snapshot.len_of(segment))
+            .sum(),
         first: snapshot.floor,
         next: snapshot.next,
         now: now(),
         ..StatsReport::default()
     };
-    let (entries, _) = store.engine.tables.snapshot().map_err(broker_core::store::Fault::from)?;
+    let (entries, _) = store
+        .engine
+        .tables
+        .snapshot()
+        .map_err(broker_core::store::Fault::from)?;
     let mut done = 0;
     for entry in entries {
         let entry = entry.map_err(|error| OpsError::Damaged(error.to_string()))?;
@@ -111,7 +124,10 @@ pub fn stats(dir: &Path, top: usize, tell: Tell<'_>) -> Result<StatsReport, OpsE
         for record in body.records() {
             report.records += 1;
             report.record_bytes += record.data.len() as u64;
-            topics.count(record_topic(record.data).unwrap_or("(no topic)"), record.data.len());
+            topics.count(
+                record_topic(record.data).unwrap_or("(no topic)"),
+                record.data.len(),
+            );
         }
         Ok(())
     })?;
@@ -152,7 +168,10 @@ impl StatsReport {
     /// Entries come by key.
     fn count_entry(&mut self, key: &str, value_bytes: usize) {
         let name = key.split('.').next().unwrap_or(key);
-        let at = match self.tables.binary_search_by(|table| table.name.as_str().cmp(name)) {
+        let at = match self
+            .tables
+            .binary_search_by(|table| table.name.as_str().cmp(name))
+        {
             Ok(at) => at,
             Err(at) => {
                 let table = TableStats {
@@ -208,7 +227,11 @@ impl Topics {
 
 impl fmt::Display for StatsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<24} {:>12} {:>14} {:>14}", "table", "entries", "key bytes", "value bytes")?;
+        writeln!(
+            f,
+            "{:<24} {:>12} {:>14} {:>14}",
+            "table", "entries", "key bytes", "value bytes"
+        )?;
         for table in &self.tables {
             writeln!(
                 f,
@@ -232,7 +255,12 @@ impl fmt::Display for StatsReport {
         )?;
         if let Some((first, last)) = self.times {
             let age = |time: Timestamp| self.now.since(time).as_secs();
-            write!(f, "\n     the first is {} s old, the last {} s", age(first), age(last))?;
+            write!(
+                f,
+                "\n     the first is {} s old, the last {} s",
+                age(first),
+                age(last)
+            )?;
         }
         let about = if self.is_approximate { "at least " } else { "" };
         write!(f, "\ntopics: {about}{}", self.topics)?;
@@ -271,6 +299,9 @@ mod tests {
         assert!(topics.is_approximate);
         assert!(topics.counts.len() <= 2 * TOPICS_MAX);
         let top = topics.top(1, |(_, (records, bytes))| (*bytes, *records));
-        assert_eq!((top[0].topic.as_str(), top[0].records, top[0].bytes), ("large", 30, 3000));
+        assert_eq!(
+            (top[0].topic.as_str(), top[0].records, top[0].bytes),
+            ("large", 30, 3000)
+        );
     }
 }

@@ -60,7 +60,10 @@ pub(super) fn read_header(from: &mut impl Read) -> io::Result<Option<(String, u6
     if header[156] != b'0' {
         return Err(invalid("a member that is no plain file"));
     }
-    let name = header[..NAME_MAX].split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = header[..NAME_MAX]
+        .split(|byte| *byte == 0)
+        .next()
+        .unwrap_or_default();
     let name = std::str::from_utf8(name).map_err(|_| invalid("a name that is no text"))?;
     let size = octal(&header[124..136]).ok_or_else(|| invalid("a size that is no number"))?;
     Ok(Some((name.to_owned(), size)))
@@ -83,7 +86,9 @@ fn sum(header: &[u8; BLOCK]) -> u32 {
 fn octal(field: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(field).ok()?;
     let digits = text.trim_end_matches(['\0', ' ']).trim_start_matches(' ');
-    u64::from_str_radix(digits, 8).ok().filter(|size| *size <= SIZE_MAX)
+    u64::from_str_radix(digits, 8)
+        .ok()
+        .filter(|size| *size <= SIZE_MAX)
 }
 
 #[cfg(test)]

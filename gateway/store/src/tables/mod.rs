@@ -60,9 +60,9 @@ use crate::{
 };
 
 use overlay::{History, Overlay};
+pub(crate) use overlay::{Pending, Writes};
 pub(crate) use query::{Query, Question};
 pub(crate) use tree::{Entries, EntryTree, TreeError, TreeSize};
-pub(crate) use overlay::{Pending, Writes};
 
 /// What is applied at a time, so that not every small commit wakes a thread.
 const APPLY_BYTES: usize = 256 << 10;

@@ -9,9 +9,7 @@ use std::{
 
 use broker_core::{
     shard::Ticket,
-    store::{
-        Change, Entry, Fault, Key, KvError, KvReply, Page, Prefix, Revision, ScanCursor,
-    },
+    store::{Change, Entry, Fault, Key, KvError, KvReply, Page, Prefix, Revision, ScanCursor},
 };
 use bytes::Bytes;
 
@@ -92,7 +90,9 @@ pub(super) fn answer(shared: &Shared) {
         drop(queue);
         if is_closing {
             for query in queries.into_iter().chain(watches) {
-                query.slot.complete([(query.ticket, Err(Fault::Unavailable.into()))]);
+                query
+                    .slot
+                    .complete([(query.ticket, Err(Fault::Unavailable.into()))]);
             }
             return;
         }
@@ -244,10 +244,7 @@ impl<'a> Merge<'a> {
         };
         let items_max = usize::from(page.items_max.get());
         // The overlay first: what leaves it meanwhile is found in the tree.
-        let (writes, is_complete) = shared
-            .state()
-            .overlay
-            .range(start, prefix.as_str(), items_max);
+        let (writes, is_complete) = shared.state().overlay.range(start, prefix.as_str(), items_max);
         let end = writes.keys().next_back().filter(|_| !is_complete).cloned();
         let mut merge = Merge {
             prefix,
@@ -280,8 +277,16 @@ impl<'a> Merge<'a> {
             (None, Some(_)) => Order::Greater,
             (Some(stored), Some(write)) => stored.cmp(write),
         };
-        let stored = if order.is_le() { self.next_stored.take() } else { None };
-        let write = if order.is_ge() { self.next_write.take() } else { None };
+        let stored = if order.is_le() {
+            self.next_stored.take()
+        } else {
+            None
+        };
+        let write = if order.is_ge() {
+            self.next_write.take()
+        } else {
+            None
+        };
         if order.is_le() {
             self.advance_stored()?;
         }
@@ -292,7 +297,10 @@ impl<'a> Merge<'a> {
             return Ok(stored.map(|entry| (entry.key.clone(), Some(entry))));
         };
         // A later write may have reached the tree since the overlay was looked at.
-        if stored.as_ref().is_some_and(|entry| entry.revision >= pending.revision) {
+        if stored
+            .as_ref()
+            .is_some_and(|entry| entry.revision >= pending.revision)
+        {
             return Ok(Some((key, stored)));
         }
         let entry = pending.value.map(|value| Entry {
@@ -313,13 +321,16 @@ fn watch(shared: &Shared, prefix: &Prefix, after: &mut Revision, page: Page) -> 
             return Some(Err(KvError::HistoryGone));
         }
         let changes = state.history.after(*after);
-        let wanted: Vec<_> = changes.filter(|(_, key, _)| prefix.contains(key)).cloned().collect();
+        let wanted: Vec<_> = changes
+            .filter(|(_, key, _)| prefix.contains(key))
+            .cloned()
+            .collect();
         (wanted, last)
     };
     let (mut told, mut bytes): (Vec<Change>, usize) = (Vec::new(), 0);
     for (revision, key, is_deleted) in changes {
-        let is_full = told.len() >= usize::from(page.items_max.get())
-            || (!told.is_empty() && bytes >= page.bytes_max);
+        let is_full =
+            told.len() >= usize::from(page.items_max.get()) || (!told.is_empty() && bytes >= page.bytes_max);
         if let Some(before) = told.last()
             && is_full
             && before.revision < revision
@@ -338,11 +349,7 @@ fn watch(shared: &Shared, prefix: &Prefix, after: &mut Revision, page: Page) -> 
         // Of several changes in one commit the last counts.
         told.retain(|change| change.revision != revision || change.key != key);
         bytes += key.as_str().len() + value.as_ref().map_or(0, Bytes::len);
-        told.push(Change {
-            key,
-            revision,
-            value,
-        });
+        told.push(Change { key, revision, value });
     }
     *after = last;
     (!told.is_empty()).then_some(Ok(KvReply::Changed {

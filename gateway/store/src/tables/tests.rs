@@ -181,7 +181,10 @@ fn writes_are_seen_at_once_and_survive_a_close() {
     let (tables, from) = open(dir.path()).unwrap();
     assert_eq!(from, Sequence(4));
     assert_eq!(all(&tables), entries(&[("s.a", 2, "two"), ("u", 3, "y")]));
-    assert!(matches!(ask(&tables, Question::Get(key("s.b"))), Ok(KvReply::Entry(None))));
+    assert!(matches!(
+        ask(&tables, Question::Get(key("s.b"))),
+        Ok(KvReply::Entry(None))
+    ));
 }
 
 #[test]
@@ -191,11 +194,18 @@ fn a_scan_merges_what_is_on_its_way_with_the_files() {
     tables.begin(Sequence::FIRST);
     let names: Vec<_> = (0..40).map(|number| format!("s.{number:02}")).collect();
     let put: Vec<_> = names.iter().map(|name| (name.as_str(), Some("old"))).collect();
-    tables.committed(vec![commit(1, &put), commit(2, &[("r", Some("before")), ("sa.x", Some("behind"))])]);
+    tables.committed(vec![
+        commit(1, &put),
+        commit(2, &[("r", Some("before")), ("sa.x", Some("behind"))]),
+    ]);
     tables.persist().unwrap();
     // Every third is deleted, every fourth replaced; some are new, at both ends too.
     let mut expected = Vec::new();
-    let mut writes = vec![("s.-", Some("new")), ("s.10.a", Some("new")), ("s.z", Some("new"))];
+    let mut writes = vec![
+        ("s.-", Some("new")),
+        ("s.10.a", Some("new")),
+        ("s.z", Some("new")),
+    ];
     for (number, name) in names.iter().enumerate() {
         if number % 3 == 0 {
             writes.push((name, None));
@@ -233,7 +243,11 @@ fn any_earlier_state_and_the_log_make_the_latest() {
     let mut log = Vec::new();
     copy_dir(&live, &states.join("0"));
     for first in 1..=60 {
-        let names = [format!("k.{}", first % 7), format!("k.{}", first * 5 % 11), "k.x".into()];
+        let names = [
+            format!("k.{}", first % 7),
+            format!("k.{}", first * 5 % 11),
+            "k.x".into(),
+        ];
         let value = first.to_string();
         let made = commit(
             first,
@@ -274,7 +288,10 @@ fn a_snapshot_holds_the_state_after_a_commit_while_writes_go_on() {
     let names: Vec<_> = (0..500).map(|number| format!("k.{number}")).collect();
     let write_all = |first: u64| {
         let value = first.to_string();
-        let writes: Vec<_> = names.iter().map(|name| (name.as_str(), Some(value.as_str()))).collect();
+        let writes: Vec<_> = names
+            .iter()
+            .map(|name| (name.as_str(), Some(value.as_str())))
+            .collect();
         tables.committed(vec![commit(first, &writes)]);
     };
     write_all(1);
@@ -319,7 +336,13 @@ fn watches_tell_whole_commits_and_say_what_they_forgot() {
         Ok(KvReply::Changed { changes, watch_after }) => {
             let changes: Vec<_> = changes
                 .into_iter()
-                .map(|change| (change.key.as_str().to_owned(), change.revision.0, change.value.is_some()))
+                .map(|change| {
+                    (
+                        change.key.as_str().to_owned(),
+                        change.revision.0,
+                        change.value.is_some(),
+                    )
+                })
                 .collect();
             (changes, watch_after.0)
         }
@@ -328,17 +351,27 @@ fn watches_tell_whole_commits_and_say_what_they_forgot() {
     assert_eq!(told(answer(&slot)), (vec![("w.a".to_owned(), 11, false)], 11));
     assert_eq!(
         told(ask(&tables, watch(11, 1))),
-        (vec![("w.b".to_owned(), 12, true), ("w.c".to_owned(), 12, true)], 12),
+        (
+            vec![("w.b".to_owned(), 12, true), ("w.c".to_owned(), 12, true)],
+            12
+        ),
         "more than asked for, but not half of a commit"
     );
     for unknown in [8, 13] {
-        assert_eq!(ask(&tables, watch(unknown, 1)), Err(KvError::HistoryGone), "{unknown}");
+        assert_eq!(
+            ask(&tables, watch(unknown, 1)),
+            Err(KvError::HistoryGone),
+            "{unknown}"
+        );
     }
     for first in 13..10_000 {
         tables.committed(vec![commit(first, &[("w.a", Some("x"))])]);
     }
     assert_eq!(ask(&tables, watch(12, 1)), Err(KvError::HistoryGone));
-    assert_eq!(told(ask(&tables, watch(5000, 9))), (vec![("w.a".to_owned(), 9999, true)], 9999));
+    assert_eq!(
+        told(ask(&tables, watch(5000, 9))),
+        (vec![("w.a".to_owned(), 9999, true)], 9999)
+    );
 }
 
 #[test]
@@ -366,7 +399,10 @@ fn filled(dir: &Path) -> Vec<(String, u64, String)> {
     tables.begin(Sequence::FIRST);
     for first in 1..=3 {
         let names: Vec<_> = (0..300).map(|number| format!("k.{}", number * first)).collect();
-        let writes: Vec<_> = names.iter().map(|name| (name.as_str(), Some("some value"))).collect();
+        let writes: Vec<_> = names
+            .iter()
+            .map(|name| (name.as_str(), Some("some value")))
+            .collect();
         tables.committed(vec![commit(first, &writes)]);
         tables.persist().unwrap();
     }
@@ -438,7 +474,10 @@ fn a_missing_file_is_an_error_unless_nothing_needs_it() {
                 assert!(all(&tables) == expected, "{}", file.display());
             }
             Err(error) => {
-                assert!(matches!(error, OpenError::Tables { .. } | OpenError::Io { .. }), "{error}");
+                assert!(
+                    matches!(error, OpenError::Tables { .. } | OpenError::Io { .. }),
+                    "{error}"
+                );
                 refused += 1;
             }
         }
@@ -495,8 +534,19 @@ fn a_million_entries() {
     const ENTRIES: u64 = 1_000_000;
     let memory = |what: &str, since: Instant| {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let line = |name| status.lines().find(|line| line.starts_with(name)).unwrap_or("").to_owned();
-        eprintln!("{what}: {:?}, {} {}", since.elapsed(), line("VmRSS"), line("VmHWM"));
+        let line = |name| {
+            status
+                .lines()
+                .find(|line| line.starts_with(name))
+                .unwrap_or("")
+                .to_owned()
+        };
+        eprintln!(
+            "{what}: {:?}, {} {}",
+            since.elapsed(),
+            line("VmRSS"),
+            line("VmHWM")
+        );
     };
     let dir = tempfile::tempdir().unwrap();
     let (tables, _) = Tables::open(dir.path(), 16 << 20, 16 << 20, Arc::default()).unwrap();
@@ -505,9 +555,17 @@ fn a_million_entries() {
     let (mut longest, value) = (Duration::ZERO, "v".repeat(200));
     for first in 1..=ENTRIES / 100 {
         // Spread over the keys as hashed client ids are.
-        let name = |number: u64| format!("session.{:016x}", (first * 100 + number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let name = |number: u64| {
+            format!(
+                "session.{:016x}",
+                (first * 100 + number).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            )
+        };
         let names: Vec<_> = (0..100).map(name).collect();
-        let writes: Vec<_> = names.iter().map(|name| (name.as_str(), Some(value.as_str()))).collect();
+        let writes: Vec<_> = names
+            .iter()
+            .map(|name| (name.as_str(), Some(value.as_str())))
+            .collect();
         tables.wait_for_room().unwrap();
         let told = Instant::now();
         tables.committed(vec![commit(first, &writes)]);

@@ -137,10 +137,7 @@ impl EntryTree {
     }
 
     fn open_files(dir: &Path, cache_bytes: u64) -> lsm_tree::Result<EntryTree> {
-        let (next, visible) = (
-            SequenceNumberCounter::default(),
-            SequenceNumberCounter::default(),
-        );
+        let (next, visible) = (SequenceNumberCounter::default(), SequenceNumberCounter::default());
         let tree = Config::new(dir, next.clone(), visible.clone())
             .use_cache(Arc::new(Cache::with_capacity_bytes(cache_bytes)))
             .use_descriptor_table(Some(Arc::new(DescriptorTable::new(OPEN_FILES_MAX))))
@@ -161,7 +158,8 @@ impl EntryTree {
         let found = guarded(|| Ok(self.tree.get(POSITION, SeqNo::MAX)?))?;
         match found {
             Some(value) => {
-                let bytes = <[u8; 8]>::try_from(&*value).map_err(|_| damaged("the position has no 8 bytes"))?;
+                let bytes =
+                    <[u8; 8]>::try_from(&*value).map_err(|_| damaged("the position has no 8 bytes"))?;
                 Ok(Sequence(u64::from_be_bytes(bytes)))
             }
             None if self.tree.table_count() == 0 => Ok(Sequence::FIRST),
@@ -218,7 +216,8 @@ impl EntryTree {
     pub(crate) fn compact(&self) -> Result<bool, TreeError> {
         guarded(|| {
             let before = self.size();
-            self.tree.compact(Arc::clone(&self.strategy) as _, self.oldest_needed())?;
+            self.tree
+                .compact(Arc::clone(&self.strategy) as _, self.oldest_needed())?;
             Ok(self.size() != before)
         })
     }
@@ -278,7 +277,9 @@ impl EntryTree {
             from => from.map(str::as_bytes),
         };
         Entries {
-            items: self.tree.range::<&[u8], _>((from, Bound::Unbounded), version, None),
+            items: self
+                .tree
+                .range::<&[u8], _>((from, Bound::Unbounded), version, None),
         }
     }
 }
