@@ -155,3 +155,76 @@ impl Work {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use broker_core::store::{
+        NewRecord,
+        memory::{MemoryLimits, MemoryStore},
+    };
+
+    use super::*;
+
+    fn extent(work: &mut Work) -> (u64, u64) {
+        let Ok(JournalReply::Head(extent)) = work.ask(JournalRequest::Head) else {
+            panic!("the store has an end");
+        };
+        (extent.first.0, extent.next.0)
+    }
+
+    fn append(work: &mut Work, count: usize) {
+        let data = bytes::Bytes::from_static(b"\0\x01t");
+        let commit = JournalRequest::Commit {
+            records: vec![NewRecord { data, indexed: true }; count],
+            writes: Vec::new(),
+            dedup: None,
+        };
+        work.ask(commit).unwrap();
+    }
+
+    #[test]
+    fn what_no_shard_needs_is_given_back_and_then_there_is_time() {
+        let store = MemoryStore::new(MemoryLimits::default());
+        let low = Arc::new(AtomicU64::new(0));
+        let theirs = Arc::clone(&low);
+        let mut work = Work {
+            journal: Box::new(store.journal()),
+            stats: StorageStats::Memory(store),
+            clock: Clock::start(),
+            low: Box::new(move || Sequence(theirs.load(Relaxed))),
+            told: Box::new(|condition| panic!("{condition:?}")),
+            watch: Watch::new(),
+            trimmed: Sequence::FIRST,
+        };
+        append(&mut work, 9);
+        assert!(work.look(), "no shard has said yet what it needs");
+        assert_eq!(extent(&mut work), (1, 10));
+        low.store(6, Relaxed);
+        assert!(work.look());
+        assert_eq!(extent(&mut work), (6, 10));
+        low.store(Sequence::END.0, Relaxed);
+        assert!(!work.look(), "nothing is kept, so the next look may wait");
+        assert_eq!(extent(&mut work), (10, 10));
+        append(&mut work, 1);
+        low.store(10, Relaxed);
+        assert!(work.look());
+        assert_eq!(extent(&mut work), (10, 11));
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_the_next_look() {
+        let store = MemoryStore::new(MemoryLimits::default());
+        let keeper = Keeper::start(
+            Box::new(store.journal()),
+            StorageStats::Memory(store),
+            Clock::start(),
+            Box::new(|| Sequence::END),
+            Box::new(|_| ()),
+        );
+        let began = std::time::Instant::now();
+        drop(keeper.unwrap());
+        assert!(began.elapsed() < BUSY);
+    }
+}

@@ -6,7 +6,8 @@ mod watch;
 
 use std::{
     path::Path,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc::channel},
+    time::{Duration, Instant},
 };
 
 use broker_core::store::{
@@ -14,7 +15,7 @@ use broker_core::store::{
     memory::{MemoryLimits, MemoryStore},
 };
 use store::{
-    OpenError, Options, Store, StoreStats,
+    OpenError, Options, Progress, Store, StoreStats,
     ops::{BackupOptions, Done},
 };
 
@@ -34,6 +35,12 @@ const RECORD_BYTES_MAX: usize = 257 << 20;
 
 /// Bytes of messages that are kept in memory at the most, with `durability = none`.
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
+
+/// How often a long start says how far it is.
+const REPORT: Duration = Duration::from_secs(2);
+
+/// Time that the store has to write what is left.
+const CLOSE: Duration = Duration::from_secs(10);
 
 /// An open store.
 pub(super) enum Storage {
@@ -108,14 +115,7 @@ impl Storage {
             max_bytes: asked.max_bytes,
             max_age: asked.max_age,
             record_bytes_max: RECORD_BYTES_MAX,
-            progress: Some(Box::new(|progress| {
-                tracing::info!(
-                    bytes = progress.bytes,
-                    of = progress.bytes_total,
-                    commits = progress.commits,
-                    "reading the log of the store"
-                );
-            })),
+            progress: Some(report()),
             ..Options::new(&settings.node.data_dir)
         };
         let store = Store::open(options)?;
@@ -166,14 +166,40 @@ impl Storage {
         }
     }
 
-    /// Writes what is left and closes the files.
+    /// Writes what is left and closes the files. A disk that does not answer in time is left to itself: what it was
+    /// not seen to take has not been acknowledged.
     pub(super) fn close(self) {
-        // A backup that was given up may still read: the store is then left as a crash would leave it, which loses
-        // nothing.
-        if let Storage::Disk(store) = self {
+        let Storage::Disk(store) = self else { return };
+        let (closed, is_closed) = channel();
+        let close = move || {
+            // A backup that was given up may still read: the store is then left as a crash would leave it, which
+            // loses nothing.
             drop(Arc::into_inner(store));
+            // Whoever no longer waits has said so.
+            let _ = closed.send(());
+        };
+        if let Err(error) = std::thread::Builder::new().name("close".to_owned()).spawn(close) {
+            tracing::warn!(%error, "no thread to close the store; it is left as a crash would leave it");
+        } else if is_closed.recv_timeout(CLOSE).is_err() {
+            tracing::error!("the store did not close in time; it is left as a crash would leave it");
         }
     }
+}
+
+/// Says every few seconds how far the opening is.
+fn report() -> Box<dyn FnMut(Progress) + Send> {
+    let mut reported = Instant::now();
+    Box::new(move |progress| {
+        if reported.elapsed() >= REPORT {
+            reported = Instant::now();
+            let Progress {
+                bytes,
+                bytes_total,
+                commits,
+            } = progress;
+            tracing::info!(bytes, bytes_total, commits, "reading the log of the store");
+        }
+    })
 }
 
 fn back_up(store: &Store, archive: &Path, tell: &mut dyn FnMut(Answer)) -> Result<(), String> {

@@ -16,6 +16,7 @@ use broker_core::{
 };
 use driver::{CallError, Clock, WorkerHandle};
 
+use super::REPORT;
 use crate::embed::block_on;
 
 /// Entries of one call to a worker.
@@ -27,8 +28,6 @@ const PAGE: Page = Page {
     items_max: NonZeroU16::new(4096).expect("not zero"),
     bytes_max: 4 << 20,
 };
-/// How often a long restart says how far it is.
-const REPORT: Duration = Duration::from_secs(2);
 /// Pause between two looks at workers that are busy with each other's routes.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -208,6 +207,12 @@ fn begin(workers: &[WorkerHandle]) -> Result<(), CallError> {
     }
     while !have_settled(workers)? {
         std::thread::sleep(PAUSE);
+    }
+    for worker in workers {
+        worker.call_blocking(|worker| {
+            let now = worker.now();
+            worker.shard().open(now);
+        })?;
     }
     Ok(())
 }
