@@ -113,6 +113,10 @@ impl Node {
             self.shards[usize::from(id)].begin(self.now);
             self.drain(ShardId(id));
         }
+        while !self.shards.iter().all(Shard::is_settled) && self.step() {}
+        for shard in &mut self.shards {
+            shard.open(self.now);
+        }
     }
 
     /// The present.

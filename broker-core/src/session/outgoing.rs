@@ -56,8 +56,10 @@ struct Inflight {
     sent_at: Timestamp,
     /// Sent on the present connection; false after a reconnect until it is sent again.
     under_way: bool,
-    /// The store has an entry of it, in this state or, until it is released for the store too, an earlier one.
+    /// The store is told of it in this state.
     stored: bool,
+    /// The store may have an entry of it, of whatever state.
+    has_entry: bool,
 }
 
 /// The states of §4.3.2 and §4.3.3, seen by the sender.
@@ -126,10 +128,9 @@ pub(crate) struct Outgoing {
     /// Deliveries so far.
     sent: u64,
     /// Deliveries that are over and whose entries the store still has.
-    finished: Vec<PacketId>,
-    /// Messages of other priorities have come: what is sent is not in the order of the journal.
-    by_priority: bool,
-    /// Of deliveries that are over, while that is so: their places.
+    finished: BTreeSet<PacketId>,
+    /// Of deliveries that are over, their places, until the store is told: priorities, or a crash, may have put them
+    /// before what is still to be read.
     completed: Vec<Sequence>,
     /// Messages of shared groups that are this session's for good, or that its client has acknowledged.
     settled: Vec<Settled>,
@@ -157,8 +158,7 @@ impl Outgoing {
             queue_bytes: 0,
             queue_qos0: 0,
             sent: 0,
-            finished: Vec::new(),
-            by_priority: false,
+            finished: BTreeSet::new(),
             completed: Vec::new(),
             settled: Vec::new(),
             repeated: BTreeSet::new(),
@@ -196,7 +196,6 @@ impl Outgoing {
     pub(crate) fn enqueue(&mut self, item: Queued, len_max: usize, bytes_max: usize) -> Vec<Queued> {
         self.queue_bytes += item.weight();
         self.queue_qos0 += usize::from(item.qos == QoS::AtMostOnce);
-        self.by_priority |= item.priority > 0;
         let behind = self
             .queue
             .iter()
@@ -226,6 +225,7 @@ impl Outgoing {
             sent_at: now,
             under_way: true,
             stored: false,
+            has_entry: false,
         });
         self.under_way += 1;
         packet_id
@@ -392,8 +392,8 @@ impl Outgoing {
             });
             self.inflight = kept;
             for entry in Vec::from(gone) {
-                if entry.stored {
-                    self.finished.push(entry.packet_id);
+                if entry.has_entry {
+                    self.finished.insert(entry.packet_id);
                 }
                 if let InflightState::Published(item) = entry.state {
                     taken.push(item);
@@ -420,12 +420,10 @@ impl Outgoing {
     fn finish(&mut self, at: usize) -> Acked {
         let entry = self.inflight.remove(at).expect("position() found it");
         self.under_way -= u16::from(entry.under_way);
-        if entry.stored {
-            self.finished.push(entry.packet_id);
+        if entry.has_entry {
+            self.finished.insert(entry.packet_id);
         }
-        if self.by_priority {
-            self.completed.extend(entry.place);
-        }
+        self.completed.extend(entry.place);
         if self.inflight.is_empty() && self.inflight.capacity() > 64 {
             self.inflight = VecDeque::new();
         }

@@ -71,6 +71,8 @@ pub(crate) struct Dormant {
     pub(crate) repeats_before: Sequence,
     /// The packet identifier to go on with.
     pub(crate) packet_id: PacketId,
+    /// Deliveries so far.
+    pub(crate) order: u64,
     /// What most sessions have not.
     pub(crate) rest: Option<Box<Rest>>,
     /// The earliest timer that stands for this session.

@@ -168,6 +168,10 @@ impl Shard {
     }
 
     fn close_commit(&mut self) {
+        // With a new delivery goes the cursor: an entry that the delivery replaces is not needed to tell what is done.
+        for key in std::mem::take(&mut self.flush_now) {
+            self.flush_session(key);
+        }
         if !self.commits.has_open() {
             return;
         }
@@ -301,9 +305,14 @@ impl Shard {
                 group,
                 ..
             } => {
-                // It stands in memory, and is written again with the next SUBSCRIBE: its client has no SUBACK.
+                // It stands in memory, and is written again with the next SUBSCRIBE: its client gets no SUBACK.
                 let tail = self.tail.next;
                 self.subscription_settled(&client_id, route, group.as_deref(), tail);
+                if let Some(&key) = self.by_client.get(&client_id) {
+                    let closing =
+                        Closing::because(failure_reason(error), "the store does not take the subscription");
+                    self.close_session(now, key, closing);
+                }
             }
             Held::Finished(client_id, finished) => {
                 let Some(&key) = self.by_client.get(&client_id) else {
@@ -337,10 +346,7 @@ impl Shard {
         let session = self.session_mut(key);
         session.held = session.held.saturating_sub(1);
         session.outgoing.forget_stored();
-        let reason = match error {
-            JournalError::Fault(Fault::Full | Fault::TooLarge { .. }) => ReasonCode::QuotaExceeded,
-            _ => ReasonCode::ImplementationSpecificError,
-        };
+        let reason = failure_reason(error);
         match event {
             Event::PubAck(packet_id, _) if session.is_v5() => {
                 self.emit(link, Event::PubAck(packet_id, reason));
@@ -395,5 +401,13 @@ impl Shard {
         for sequence in complete.into_iter().flatten() {
             self.delete(Name::Complete(token, sequence));
         }
+    }
+}
+
+/// What a client is told whose request the store did not take.
+fn failure_reason(error: &JournalError) -> ReasonCode {
+    match error {
+        JournalError::Fault(Fault::Full | Fault::TooLarge { .. }) => ReasonCode::QuotaExceeded,
+        _ => ReasonCode::ImplementationSpecificError,
     }
 }

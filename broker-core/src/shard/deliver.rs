@@ -168,7 +168,9 @@ impl Shard {
         if let (Some(target), Some(sequence)) = (&item.shared, item.sequence) {
             self.take_for_good(target, sequence);
         }
-        self.mark_dirty(self.now, key);
+        if self.flush_now.last() != Some(&key) {
+            self.flush_now.push(key);
+        }
         true
     }
 

@@ -162,7 +162,7 @@ impl Shard {
         };
     }
 
-    fn flush_session(&mut self, key: SessionKey) {
+    pub(super) fn flush_session(&mut self, key: SessionKey) {
         let tail = self.tail.next;
         let Some(session) = self.sessions.get_mut(key.0 as usize).and_then(Tenant::online_mut) else {
             return;
@@ -177,6 +177,7 @@ impl Shard {
         let cursor = CursorEntry {
             next: session.outgoing.unsent(next),
             packet_id: session.outgoing.next_packet_id(),
+            order: session.outgoing.sent(),
         };
         let is_new = session
             .stored
@@ -233,6 +234,7 @@ impl Shard {
         let cursor = CursorEntry {
             next: stored.next,
             packet_id: session.outgoing.next_packet_id(),
+            order: session.outgoing.sent(),
         };
         let changes = Changes::of(&mut session.outgoing, &mut stored.complete, cursor.next);
         let entry = SessionEntry {
@@ -299,7 +301,7 @@ impl Shard {
             stored.reading = Reading::Live;
         }
         session.subscriptions = std::mem::take(&mut dormant.subscriptions);
-        session.outgoing.set_next_packet_id(dormant.packet_id);
+        session.outgoing.go_on(dormant.packet_id, dormant.order);
         let mut replays = Vec::new();
         if let Some(rest) = dormant.rest.take() {
             let Rest {
@@ -309,6 +311,7 @@ impl Shard {
                 replays: interrupted,
             } = *rest;
             outgoing.reconnect(session.outgoing.window());
+            outgoing.go_on(dormant.packet_id, dormant.order);
             stored.ahead = outgoing.under_way_from(stored.next);
             stored.ahead.extend(&complete);
             stored.complete = complete;
@@ -394,7 +397,7 @@ fn dormant_of(
             client: Arc::clone(&session.client),
         })
     });
-    let packet_id = session.outgoing.next_packet_id();
+    let (packet_id, order) = (session.outgoing.next_packet_id(), session.outgoing.sent());
     let outgoing = std::mem::replace(&mut session.outgoing, Outgoing::new(1));
     let awaiting_rel = std::mem::take(&mut session.awaiting_rel);
     let is_needed =
@@ -411,6 +414,7 @@ fn dormant_of(
         settled_from: stored.settled_from,
         repeats_before: stored.repeats_before,
         packet_id,
+        order,
         rest: is_needed.then(|| {
             Box::new(Rest {
                 outgoing,

@@ -163,7 +163,9 @@ pub struct Shard {
     askers: FastMap<Ticket, Asker>,
     /// Sessions of which the store is to be told something.
     dirty: VecDeque<SessionKey>,
-    /// When it is told; `NEVER` if there is nothing to tell.
+    /// Of these, those of which it is told with the turn's commit.
+    flush_now: Vec<SessionKey>,
+    /// When it is told of the others; `NEVER` if there is nothing to tell.
     flush_at: Timestamp,
     sweep: Sweep,
     /// Entries of retained messages that this shard has changed itself, and where its change stands in the journal.
@@ -172,6 +174,8 @@ pub struct Shard {
     /// What the store has told at the start.
     restoring: Option<Box<Restoring>>,
     settling: Option<Settling>,
+    /// Between [`Shard::begin`] and [`Shard::open`]: nothing is due before everybody can be reached.
+    is_starting: bool,
     /// Changes of routes announced to the other shards, and how many of them all have confirmed.
     routes_changed: u64,
     routes_confirmed: u64,
@@ -252,7 +256,9 @@ impl Shard {
             tail: Tail::default(),
             askers: FastMap::default(),
             dirty: VecDeque::new(),
+            flush_now: Vec::new(),
             flush_at: Timestamp::NEVER,
+            is_starting: false,
             sweep: Sweep::default(),
             corrections: HashMap::default(),
             owned: OwnedGroups::default(),

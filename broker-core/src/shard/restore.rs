@@ -286,10 +286,10 @@ impl Shard {
         }
     }
 
-    fn restore_session(&mut self, now: Timestamp, token: Token, mut entry: SessionEntry, parts: Parts) {
+    fn restore_session(&mut self, now: Timestamp, token: Token, mut entry: SessionEntry, mut parts: Parts) {
         let mut subscriptions = Subscriptions::default();
         let mut replays: Vec<Arc<str>> = Vec::new();
-        for (_, subscription, replay) in parts.filters {
+        for (_, subscription, replay) in std::mem::take(&mut parts.filters) {
             let Some(one) = subscription else { continue };
             if replay {
                 replays.push(self.index.name(one.route).into());
@@ -306,7 +306,8 @@ impl Shard {
             .map(|one| one.since)
             .min()
             .unwrap_or(Sequence::FIRST);
-        let rest = self.restore_rest(parts.outgoing, parts.received, parts.complete, replays);
+        let (packet_id, order) = parts.go_on();
+        let rest = self.restore_rest(token, parts, replays);
         let dormant = Dormant {
             client_id: client_id.clone(),
             token,
@@ -324,7 +325,8 @@ impl Shard {
                 .max()
                 .unwrap_or(Sequence::FIRST),
             repeats_before: entry.repeats_before,
-            packet_id: cursor.map_or(PacketId::FIRST, |cursor| cursor.packet_id),
+            packet_id,
+            order,
             subscriptions,
             rest,
             armed: Timestamp::NEVER,
@@ -361,13 +363,17 @@ impl Shard {
         }
     }
 
-    fn restore_rest(
-        &mut self,
-        outgoing: Vec<(PacketId, OutgoingEntry)>,
-        awaiting_rel: Vec<PacketId>,
-        complete: Vec<Sequence>,
-        replays: Vec<Arc<str>>,
-    ) -> Option<Box<Rest>> {
+    fn restore_rest(&mut self, token: Token, parts: Parts, replays: Vec<Arc<str>>) -> Option<Box<Rest>> {
+        let (awaiting_rel, complete) = (parts.received, parts.complete);
+        let mut outgoing = Vec::with_capacity(parts.outgoing.len());
+        for (packet_id, entry) in parts.outgoing {
+            // What a shared group had leased and may lease to others, it does.
+            if entry.is_lease() {
+                self.delete(Name::Outgoing(token, packet_id));
+            } else {
+                outgoing.push((packet_id, entry));
+            }
+        }
         if outgoing.is_empty() && awaiting_rel.is_empty() && complete.is_empty() && replays.is_empty() {
             return None;
         }
@@ -415,6 +421,20 @@ impl Shard {
                 online: false,
                 durable,
             });
+        }
+    }
+}
+
+impl Parts {
+    /// The packet identifier and the number of the next delivery: the last one may be later than the cursor.
+    fn go_on(&self) -> (PacketId, u64) {
+        let cursor = self
+            .cursor
+            .map_or((PacketId::FIRST, 0), |cursor| (cursor.packet_id, cursor.order));
+        let last = self.outgoing.iter().max_by_key(|(_, entry)| entry.order);
+        match last {
+            Some((packet_id, entry)) if entry.order > cursor.1 => (packet_id.next(), entry.order),
+            _ => cursor,
         }
     }
 }

@@ -43,13 +43,22 @@ impl Default for Tail {
 impl Shard {
     /// Begins to follow the journal, once every entry has been given to [`Shard::restore`]. Without it the shard works,
     /// but nothing is delivered to sessions that outlive their connections.
+    /// Nothing happens by itself before [`Shard::open`].
     pub fn begin(&mut self, now: Timestamp) {
         self.now = now;
+        self.is_starting = true;
         self.finish_restore(now);
         if self.tail.asked.is_none() {
             self.tail.asked = Some(self.ask_store(JournalRequest::Head));
         }
         self.apply_effects(now);
+    }
+
+    /// Every shard is [settled](Shard::is_settled): what has become due while the process was down may happen, and
+    /// clients may come.
+    pub fn open(&mut self, now: Timestamp) {
+        self.now = now;
+        self.is_starting = false;
     }
 
     /// True once the shard knows where the journal ends.

@@ -42,6 +42,9 @@ impl Shard {
 
     /// The earliest deadline. The stores of messages know theirs, so that a message that goes early leaves no timer.
     fn next_due(&self) -> Option<(Timestamp, Due)> {
+        if self.is_starting {
+            return None;
+        }
         let session = self.timers.next().map(|at| (at, Due::Session));
         let delayed = self.delayed.next().map(|at| (coarse(at), Due::Delayed));
         let retained = self.retained.next_expiry().map(|at| (coarse(at), Due::Retained));

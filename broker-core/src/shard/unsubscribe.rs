@@ -137,9 +137,9 @@ impl Shard {
                     self.release_exclusive(&client_id, &filter);
                 }
                 self.discount_subscription(route_id, removed.durable);
+                self.drop_route_if_empty(route_id);
             }
         }
-        self.drop_route_if_empty(route_id);
         Some(removed)
     }
 

@@ -274,6 +274,13 @@ impl Node {
             self.shard_mut(ShardId(id)).begin(now);
             self.drain(ShardId(id));
         }
+        let were_held = std::mem::take(&mut self.batches_held);
+        self.settle();
+        for id in 0..shards {
+            let now = self.now;
+            self.shard_mut(ShardId(id)).open(now);
+        }
+        self.batches_held = were_held;
         self.fire();
         self.settle();
     }

@@ -43,9 +43,15 @@ impl Outgoing {
         self.next
     }
 
+    /// Deliveries so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// Goes on counting from there.
-    pub(crate) fn set_next_packet_id(&mut self, next: PacketId) {
+    pub(crate) fn go_on(&mut self, next: PacketId, sent: u64) {
         self.next = next;
+        self.sent = sent;
     }
 
     /// Messages and bytes that wait.
@@ -73,10 +79,8 @@ impl Outgoing {
     /// The entry of a delivery, which the caller writes.
     pub(crate) fn store(&mut self, packet_id: PacketId) -> Option<OutgoingEntry> {
         let at = self.position(packet_id)?;
-        self.inflight[at].stored = true;
-        let entry = self.inflight[at].entry();
-        self.finished.retain(|finished| *finished != packet_id);
-        Some(entry)
+        self.finished.remove(&packet_id);
+        Some(self.inflight[at].store())
     }
 
     /// True if the store knows of the delivery.
@@ -96,22 +100,20 @@ impl Outgoing {
     pub(crate) fn store_all(&mut self) -> Vec<(PacketId, OutgoingEntry)> {
         let unknown = self.inflight.iter_mut().filter(|entry| !entry.stored);
         let entries: Vec<_> = unknown
-            .map(|entry| {
-                entry.stored = true;
-                (entry.packet_id, entry.entry())
-            })
+            .map(|entry| (entry.packet_id, entry.store()))
             .collect();
-        self.finished
-            .retain(|finished| entries.iter().all(|(packet_id, _)| packet_id != finished));
+        for (packet_id, _) in &entries {
+            self.finished.remove(packet_id);
+        }
         entries
     }
 
     /// Deliveries that are over and whose entries the caller removes.
     pub(crate) fn take_finished(&mut self) -> Vec<PacketId> {
-        std::mem::take(&mut self.finished)
+        std::mem::take(&mut self.finished).into_iter().collect()
     }
 
-    /// Places of deliveries that are over, of those that were not sent in the order of the journal.
+    /// Places of deliveries that are over.
     pub(crate) fn take_completed(&mut self) -> Vec<Sequence> {
         std::mem::take(&mut self.completed)
     }
@@ -119,15 +121,18 @@ impl Outgoing {
     /// They could not be removed: again next time, unless the identifier is in use again.
     pub(crate) fn give_back_finished(&mut self, finished: Vec<PacketId>) {
         for packet_id in finished {
-            if self.position(packet_id).is_none() && !self.finished.contains(&packet_id) {
-                self.finished.push(packet_id);
+            match self.position(packet_id) {
+                Some(at) => self.inflight[at].has_entry = true,
+                None => {
+                    self.finished.insert(packet_id);
+                }
             }
         }
     }
 
     /// Every identifier that the store has an entry of.
     pub(crate) fn stored_ids(&self) -> Vec<PacketId> {
-        let inflight = self.inflight.iter().filter(|entry| entry.stored);
+        let inflight = self.inflight.iter().filter(|entry| entry.has_entry);
         let mut ids: Vec<_> = inflight.map(|entry| entry.packet_id).collect();
         ids.extend(&self.finished);
         ids
@@ -144,7 +149,6 @@ impl Outgoing {
         target: impl Fn(&str, &str) -> Arc<SharedTarget>,
     ) -> Result<(), FormatError> {
         entries.sort_by_key(|(_, entry)| entry.order);
-        self.sent = entries.last().map_or(0, |(_, entry)| entry.order);
         for (packet_id, entry) in entries {
             let state = match entry.state {
                 OutgoingState::Released => InflightState::Released,
@@ -185,6 +189,7 @@ impl Outgoing {
                 sent_at: Timestamp::default(),
                 under_way: false,
                 stored: true,
+                has_entry: true,
             });
         }
         // Whether they are in ring order is not worth finding out.
@@ -249,12 +254,12 @@ impl Outgoing {
                 ids.push(entry.packet_id);
             }
         }
+        let settled = self.settled.len();
         for packet_id in ids {
             self.cancel(packet_id);
         }
         // They are not settled: somebody else gets them.
-        self.settled
-            .retain(|settled| taken.iter().all(|(_, sequence)| *sequence != settled.sequence));
+        self.settled.truncate(settled);
         let mut at = 0;
         while let Some(item) = self.queue.get(at) {
             match (&item.shared, item.sequence) {
@@ -285,6 +290,13 @@ impl Outgoing {
 }
 
 impl Inflight {
+    /// Its entry, which the caller writes.
+    fn store(&mut self) -> OutgoingEntry {
+        self.stored = true;
+        self.has_entry = true;
+        self.entry()
+    }
+
     fn sequence(&self) -> Option<Sequence> {
         match &self.state {
             InflightState::Published(item) => item.sequence,

@@ -142,15 +142,18 @@ pub struct CursorEntry {
     pub next: Sequence,
     /// The packet identifier to go on with.
     pub packet_id: PacketId,
+    /// Deliveries of QoS 1 and 2 up to then.
+    pub order: u64,
 }
 
 impl CursorEntry {
     /// As bytes.
     pub fn encode(self) -> Bytes {
-        let mut to = Encoder::with_capacity(11);
+        let mut to = Encoder::with_capacity(19);
         to.u8(VERSION);
         to.u64(self.next.0);
         to.u16(self.packet_id.get());
+        to.u64(self.order);
         to.finish()
     }
 
@@ -161,6 +164,7 @@ impl CursorEntry {
         let entry = CursorEntry {
             next: Sequence(from.u64()?),
             packet_id: PacketId::new(from.u16()?).ok_or(FormatError)?,
+            order: from.u64()?,
         };
         from.end()?;
         Ok(entry)
@@ -261,6 +265,19 @@ pub enum OutgoingState {
 }
 
 impl OutgoingEntry {
+    /// A QoS 1 message that a shared group may give to another member instead.
+    pub fn is_lease(&self) -> bool {
+        matches!(
+            &self.state,
+            OutgoingState::Published {
+                sequence: Some(_),
+                shared: Some(_),
+                qos: QoS::AtLeastOnce,
+                ..
+            }
+        )
+    }
+
     /// As bytes.
     pub fn encode(&self) -> Bytes {
         let mut to = Encoder::with_capacity(32);
