@@ -59,14 +59,14 @@ impl Shard {
     fn release(&mut self, link: LinkId, key: SessionKey, packet_id: PacketId) {
         let event = Event::PubRel(packet_id, ReasonCode::Success);
         let session = self.session_mut(key);
-        let token = session.stored.as_ref().map(|stored| stored.token);
-        match (token, session.outgoing.store(packet_id)) {
-            (Some(token), Some(entry)) => {
-                self.put(Name::Outgoing(token, packet_id), entry.encode());
-                self.hold(Held::Event(link, event));
-            }
-            _ => self.emit(link, event),
+        let Some(token) = session.stored.as_ref().map(|stored| stored.token) else {
+            return self.emit(link, event);
+        };
+        if let Some(entry) = session.outgoing.store(packet_id) {
+            self.put(Name::Outgoing(token, packet_id), entry.encode());
         }
+        self.pause_if_full(link);
+        self.hold(Held::Event(link, event));
     }
 
     pub(super) fn pubcomp(&mut self, now: Timestamp, key: SessionKey, packet_id: PacketId) {
@@ -89,6 +89,7 @@ impl Shard {
                 let event = Event::PubComp(packet_id, ReasonCode::Success);
                 if let Some(token) = token {
                     self.delete(Name::Received(token, packet_id));
+                    self.pause_if_full(link);
                     self.hold(Held::Event(link, event));
                 } else {
                     self.acknowledge(link, event);

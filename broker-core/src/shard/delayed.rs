@@ -116,17 +116,17 @@ impl Shard {
         };
         let Waiting { message, named } = waiting;
         self.stats.delayed.set(self.delayed.messages.len() as u64);
-        // Handed out and forgotten in one commit.
-        self.close_full_commit();
-        self.delete(Name::Delayed(named.as_millis(), number));
+        let name = Name::Delayed(named.as_millis(), number);
         if message.is_expired(now) {
             self.metrics.messages_dropped_expired.inc();
-            return;
+            return self.delete(name);
         }
         // Its publisher, if there still, gets none of it through a subscription with No Local [MQTT-3.8.3-3].
         let publisher = self.by_client.get(&message.origin().client_id).copied();
         // Its topic is no delayed one unless it was nested, and then it waits again.
         let dispatched = self.dispatch(now, message.clone(), publisher);
+        // Forgotten with the commit that it is part of: a message may begin one, and what follows it does not.
+        self.delete(name);
         if dispatched.is_ok_and(|dispatched| dispatched.is_stored) {
             self.hold(Held::Delayed(named, number, message));
         }

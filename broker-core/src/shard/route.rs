@@ -299,6 +299,14 @@ impl Group {
         }
     }
 
+    /// The member, if it is one, has no connection.
+    pub(crate) fn set_offline(&mut self, client_id: &ClientId) {
+        if let Ok(at) = position(&self.online, client_id) {
+            let member = self.online[at].clone();
+            self.set(member, false);
+        }
+    }
+
     /// Those to choose among: the connected members.
     pub(crate) fn candidates(&self) -> &[Member] {
         &self.online

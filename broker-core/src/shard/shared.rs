@@ -194,8 +194,8 @@ impl Shard {
         let member = match (id, at) {
             (Some(id), Some(at)) => {
                 if let (Some(gone), Some(group)) = (except, self.index.get_mut(id).group_mut(&target.group)) {
-                    // It is known to be gone; the news from its shard is on the way.
-                    group.remove(gone);
+                    // It has no connection; it may be a member still.
+                    group.set_offline(gone);
                 }
                 self.choose(message, None, id, at)
             }
