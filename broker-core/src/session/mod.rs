@@ -125,8 +125,14 @@ impl Session {
 
     /// The session gets the record at `sequence` through this route as it is committed: it has read everything before
     /// it, and the subscription is older.
-    pub(crate) fn is_due(&self, sequence: Sequence, route: FilterId) -> bool {
-        let Some(stored) = &self.stored else { return false };
+    pub(crate) fn is_due(&mut self, sequence: Sequence, route: FilterId) -> bool {
+        let Some(stored) = &mut self.stored else {
+            return false;
+        };
+        if let Reading::Asked(_) = stored.reading {
+            stored.beyond = sequence.next();
+            return false;
+        }
         stored.reading == Reading::Live
             && sequence >= stored.next
             && !stored.ahead.contains(&sequence)

@@ -21,6 +21,8 @@ pub(crate) struct Stored {
     /// Everything before it in the journal was given to the session, or was not for it.
     pub(crate) next: Sequence,
     pub(crate) reading: Reading,
+    /// While a page is on its way: what has been committed for the session since it was asked for stands before this.
+    pub(crate) beyond: Sequence,
     /// Places from `next` on that were given to it nevertheless.
     pub(crate) ahead: BTreeSet<Sequence>,
     /// Of deliveries that are complete, the places that the cursor in the store has not reached: the store has an
@@ -110,6 +112,19 @@ impl Dormant {
 }
 
 impl Stored {
+    /// A page up to `next` has come. `at_end`: there was nothing behind it. Then the session is up to date unless the
+    /// tail, which has come to `tail` meanwhile, had something for it that stands behind the page.
+    pub(crate) fn has_read(&mut self, next: Sequence, at_end: bool, tail: Sequence) {
+        self.next = self.next.max(next);
+        self.reading = Reading::Behind;
+        if at_end && next >= self.beyond {
+            self.next = self.next.max(tail);
+            self.reading = Reading::Live;
+            self.interest = None;
+            self.ahead = self.ahead.split_off(&self.next);
+        }
+    }
+
     /// The first place in the journal that the session still needs.
     pub(crate) fn needs_from(&self, outgoing: &Outgoing, tail: Sequence) -> Sequence {
         let reads_from = match self.reading {

@@ -122,6 +122,7 @@ impl Shard {
         self.askers.insert(ticket, Asker::Backlog(key, link));
         if let Some(stored) = self.session_mut(key).stored.as_mut() {
             stored.reading = Reading::Asked(ticket);
+            stored.beyond = Sequence::FIRST;
         }
     }
 
@@ -170,13 +171,16 @@ impl Shard {
         ticket: Ticket,
         result: Result<JournalReply, JournalError>,
     ) {
-        let is_asked = self
-            .session(key)
-            .stored
-            .as_ref()
-            .is_some_and(|stored| stored.reading == Reading::Asked(ticket));
-        if !is_asked {
+        let Some(stored) = self.session_mut(key).stored.as_mut() else {
             return;
+        };
+        if stored.reading != Reading::Asked(ticket) {
+            return;
+        }
+        if stored.interest.is_none() {
+            // Its subscriptions have changed: the page may lack messages of new ones.
+            stored.reading = Reading::Behind;
+            return self.read_on(key);
         }
         let Ok(JournalReply::Found {
             records,
@@ -198,13 +202,7 @@ impl Shard {
         }
         let tail = self.tail.next;
         if let Some(stored) = self.session_mut(key).stored.as_mut() {
-            stored.next = stored.next.max(next);
-            stored.reading = if at_end && next >= tail {
-                stored.interest = None;
-                Reading::Live
-            } else {
-                Reading::Behind
-            };
+            stored.has_read(next, at_end, tail);
         }
         self.mark_dirty(now, key);
         self.pump(now, key);
@@ -242,17 +240,14 @@ impl Shard {
         let session = self.session(key);
         let is_own = message.origin().client_id == session.client.client_id;
         let name = record_topic(&record.data)?;
-        let mut qos = None;
+        let (mut qos, mut durable) = (None, false);
         let mut retain_as_published = session.is_bridge;
         let mut ids = SubscriptionIds::new();
         let mut merge = |one: &crate::session::Subscription| {
-            if one.since > record.sequence
-                || !one.durable
-                || one.kind.group().is_some()
-                || (one.options.no_local && is_own)
-            {
+            if one.since > record.sequence || one.kind.group().is_some() || (one.options.no_local && is_own) {
                 return;
             }
+            durable |= one.durable;
             qos = qos.max(Some(one.options.qos));
             retain_as_published |= one.options.retain_as_published;
             ids.extend(one.id);
@@ -272,7 +267,7 @@ impl Shard {
             });
         }
         let qos = effective_qos(message.qos(), qos?, self.common.config.mqtt.upgrade_qos);
-        (qos > QoS::AtMostOnce).then(|| Queued {
+        (durable && qos > QoS::AtMostOnce).then(|| Queued {
             qos,
             retain: message.retain() && retain_as_published,
             subscription_ids: ids,
@@ -311,10 +306,14 @@ impl Shard {
         }
         self.metrics.delivery_dropped.add(missing as u64);
         self.metrics.delivery_dropped_trimmed.add(missing as u64);
+        if missing > 0 {
+            self.settle_shared(now, key);
+            self.mark_dirty(now, key);
+        }
         self.pump(now, key);
     }
 
-    /// Every session that was up to date has to read again.
+    /// Every session that was up to date, or about to be, has to read again.
     pub(super) fn all_behind(&mut self) {
         let mut woken = Vec::new();
         for (at, tenant) in &mut self.sessions {
@@ -322,7 +321,7 @@ impl Shard {
                 continue;
             };
             if let Some(stored) = &mut session.stored
-                && stored.reading == Reading::Live
+                && stored.reading != Reading::Behind
             {
                 stored.reading = Reading::Behind;
                 woken.push(SessionKey(

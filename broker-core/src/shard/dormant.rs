@@ -37,6 +37,7 @@ impl Shard {
             } else {
                 Reading::Behind
             },
+            beyond: Sequence::FIRST,
             ahead: BTreeSet::new(),
             complete: BTreeSet::new(),
             settled_from: Sequence::FIRST,
@@ -280,6 +281,7 @@ impl Shard {
             token: dormant.token,
             next: dormant.next,
             reading: Reading::Behind,
+            beyond: Sequence::FIRST,
             ahead: BTreeSet::new(),
             complete: BTreeSet::new(),
             settled_from: dormant.settled_from,

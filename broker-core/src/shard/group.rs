@@ -48,6 +48,8 @@ pub(super) struct OwnedGroup {
     /// Everything before it in the journal was leased or is settled.
     next: Sequence,
     reading: Reading,
+    /// As in [`Stored`](crate::session::Stored).
+    beyond: Sequence,
     /// Read, and for the next member that has room.
     waiting: BTreeMap<Sequence, (Message, bool)>,
     /// To whom messages are given that are not settled.
@@ -72,6 +74,7 @@ impl OwnedGroup {
             target,
             next,
             reading: Reading::Live,
+            beyond: Sequence::FIRST,
             waiting: BTreeMap::new(),
             leased: BTreeMap::new(),
             counts: HashMap::default(),
@@ -233,6 +236,17 @@ impl Shard {
         }
     }
 
+    /// Every group that was up to date, or about to be, has to read again.
+    pub(super) fn groups_behind(&mut self) {
+        for group in self.owned.groups.values_mut() {
+            group.reading = Reading::Behind;
+        }
+        let numbers: Vec<u64> = self.owned.groups.keys().copied().collect();
+        for number in numbers {
+            self.read_group(number);
+        }
+    }
+
     fn mark_group(&mut self, number: u64) {
         self.owned.dirty.insert(number);
         if self.flush_at == Timestamp::NEVER {
@@ -296,6 +310,9 @@ impl Shard {
             let Some(group) = self.owned.groups.get_mut(&number) else {
                 continue;
             };
+            if let Reading::Asked(_) = group.reading {
+                group.beyond = sequence.next();
+            }
             if group.reading != Reading::Live || sequence < group.next || group.taken.contains(&sequence) {
                 continue;
             }
@@ -475,6 +492,7 @@ impl Shard {
         self.askers.insert(ticket, Asker::Group(number));
         if let Some(group) = self.owned.groups.get_mut(&number) {
             group.reading = Reading::Asked(ticket);
+            group.beyond = Sequence::FIRST;
         }
     }
 
@@ -506,7 +524,8 @@ impl Shard {
         self.metrics.delivery_dropped.add(passed_over);
         self.metrics.delivery_dropped_queue_full.add(passed_over);
         group.next = group.next.max(next);
-        if at_end && next >= tail {
+        if at_end && next >= group.beyond {
+            group.next = group.next.max(tail);
             group.reading = Reading::Live;
         }
         for record in records {

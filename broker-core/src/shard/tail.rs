@@ -145,9 +145,10 @@ impl Shard {
         self.route_to_groups(now, &message, record.sequence);
     }
 
-    /// Records were missed: sessions that were up to date have to read.
+    /// Records were missed: who was up to date has to read.
     fn fall_behind(&mut self, from: Sequence) {
         self.tail.next = from;
         self.all_behind();
+        self.groups_behind();
     }
 }
