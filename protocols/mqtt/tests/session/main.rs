@@ -4,6 +4,7 @@ mod aliases;
 mod authentication;
 mod connecting;
 mod delivery;
+mod durable;
 mod hooks;
 mod hostile;
 mod limits;
