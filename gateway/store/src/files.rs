@@ -12,7 +12,7 @@ use std::{
 };
 
 #[cfg(any(test, feature = "test-support"))]
-pub use fault::{Fault, FaultyFiles, Operation};
+pub use fault::{AtCrash, Counts, Fault, FaultyFiles, Operation};
 
 /// A file system, as far as the log needs one.
 pub trait Files: Send + Sync {

@@ -1,6 +1,8 @@
 //! The store passes what every back end has to pass, whether its records lie in one segment or in many, in memory or
 //! in files.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it is not as expected")]
+
 use std::time::Duration;
 
 use broker_core::{

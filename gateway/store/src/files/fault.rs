@@ -52,6 +52,8 @@ pub struct AtCrash<'a> {
     pub synced: usize,
     /// Bytes that were written.
     pub len: usize,
+    /// These bytes.
+    pub bytes: &'a [u8],
     /// Whether its directory was synced since it was made.
     pub name_synced: bool,
 }
@@ -78,8 +80,18 @@ struct State {
     held: bool,
     /// Syncs that wait.
     waiting: usize,
-    appends: u64,
-    syncs: u64,
+    counts: Counts,
+}
+
+/// What was done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Calls of [`File::append`].
+    pub appends: u64,
+    /// Calls of [`File::sync`].
+    pub syncs: u64,
+    /// Bytes that were read.
+    pub bytes_read: u64,
 }
 
 #[derive(Clone, Default)]
@@ -134,10 +146,9 @@ impl FaultyFiles {
         }
     }
 
-    /// Appends and syncs so far.
-    pub fn counts(&self) -> (u64, u64) {
-        let state = lock(&self.shared.state);
-        (state.appends, state.syncs)
+    /// What was done so far.
+    pub fn counts(&self) -> Counts {
+        lock(&self.shared.state).counts
     }
 
     /// The names of all files.
@@ -173,6 +184,7 @@ impl FaultyFiles {
                 path,
                 synced: content.synced,
                 len: content.bytes.len(),
+                bytes: &content.bytes,
                 name_synced: content.name_synced,
             };
             if let Some(len) = keep(found) {
@@ -284,7 +296,7 @@ struct FaultyFile {
 impl File for FaultyFile {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
         let mut state = lock(&self.files.shared.state);
-        state.appends += 1;
+        state.counts.appends += 1;
         let room = state.room;
         let fits = bytes.len().min(room.unwrap_or(usize::MAX));
         state.room = room.map(|room| room - fits);
@@ -305,7 +317,7 @@ impl File for FaultyFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = lock(&self.files.shared.state);
-        state.syncs += 1;
+        state.counts.syncs += 1;
         state.waiting += 1;
         self.files.shared.changed.notify_all();
         while state.held {
@@ -326,6 +338,7 @@ impl File for FaultyFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.files.check(Operation::Read).map_err(told)?;
+        lock(&self.files.shared.state).counts.bytes_read += buffer.len() as u64;
         let content = lock(&self.content);
         let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
         let bytes = start
