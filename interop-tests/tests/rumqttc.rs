@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Broker {
     process: Child,
     port: u16,
+    data: std::path::PathBuf,
 }
 
 impl Broker {
@@ -58,7 +59,7 @@ impl Broker {
             }
         }
         let port = port.expect("the broker prints where tcp:default listens");
-        Some(Broker { process, port })
+        Some(Broker { process, port, data })
     }
 }
 
@@ -66,6 +67,7 @@ impl Drop for Broker {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.data);
     }
 }
 

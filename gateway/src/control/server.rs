@@ -50,15 +50,17 @@ impl ControlSocket {
         std::thread::Builder::new()
             .name("operator".to_owned())
             .spawn(move || {
-                let _alive: Sender<()> = alive;
                 for stream in listener.incoming() {
                     if theirs.load(Relaxed) {
-                        return;
+                        break;
                     }
                     if let Err(error) = stream.and_then(|stream| serve(&stream, &service)) {
                         tracing::info!(%error, "a connection to control.sock ended early");
                     }
                 }
+                // Before anybody is told of the end: what the service holds is to be closed then.
+                drop(service);
+                drop::<Sender<()>>(alive);
             })?;
         Ok(ControlSocket {
             path,

@@ -131,3 +131,50 @@ fn damage_is_told_and_is_an_exit_status() {
         "{found}"
     );
 }
+
+/// Every word of the commands, on a store in which nothing has happened.
+#[test]
+fn the_words_of_the_commands() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path());
+    assert_eq!(
+        text(run(dir.path(), &["store", "stats"])),
+        "commits 0\ncommits.duplicate 0\ncommits.refused_full 0\nrecords 0\nrecords.bytes 0\nlog.bytes_written 0\n\
+         log.bytes 64\nlog.segments 1\nindex.bytes_written 0\nindex.rebuilt 0\ngroups 0\ngroups.commits_max 0\n\
+         fsyncs 0\nfsyncs.microseconds 0\ntrimmed.by_cursor 0\ntrimmed.by_age 0\ntrimmed.by_size 0\n\
+         recovery.torn_bytes 0\nrecovery.corrupt_frames 0\nrecovery.lost_sequences 0\ntables.lag 0\n"
+    );
+    assert!(node.stop().success());
+    assert_eq!(
+        text(run(dir.path(), &["store", "check"])),
+        "1 segments, 64 bytes, 0 commits, 0 records, 0 entries\nthe store is whole\n"
+    );
+    assert_eq!(text(run(dir.path(), &["store", "export"])), "");
+    let help = text(run(dir.path(), &["store", "--help"]));
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .map(|line| line.split_whitespace().next().unwrap())
+        .collect();
+    assert_eq!(
+        commands,
+        ["check", "stats", "export", "compact", "backup", "restore"]
+    );
+    assert!(help.contains("\nExit status: 0 success, 1 damage or failure, 2 "));
+}
+
+#[test]
+fn what_is_no_archive_makes_no_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, target) = (dir.path().join("file"), dir.path().join("target"));
+    fs::write(&file, "hello").unwrap();
+    for archive in [&file, &dir.path().join("nothing")] {
+        let archive = archive.to_str().unwrap();
+        let (status, text) = failure(&run(&target, &["store", "restore", archive]));
+        assert!(status == 1 && text.contains(archive), "{status} {text}");
+    }
+    let (status, text) = failure(&run(&target, &["store", "check"]));
+    assert!(status == 3 && text.contains("holds no store"), "{status} {text}");
+}

@@ -1,4 +1,4 @@
-//! What outlives a node: in a program, as a process, and by the commands of operators.
+//! What outlives a node: as a process, and by the commands of operators.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,5 +6,4 @@
 )]
 
 mod command;
-mod embedded;
 mod process;

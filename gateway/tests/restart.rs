@@ -1,4 +1,10 @@
-//! A broker in this process that ends and starts again on the same directory.
+//! A broker in this process that ends and starts again on the same directory. No process is started here: it would
+//! hold the lock of every directory for a moment.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test file are part of its tests"
+)]
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
