@@ -1,6 +1,7 @@
 //! What is in a store, in figures.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     fmt,
     path::Path,
@@ -133,8 +134,9 @@ pub fn stats(dir: &Path, top: usize, tell: Tell<'_>) -> Result<StatsReport, OpsE
     })?;
     report.topics = topics.counts.len() as u64;
     report.is_approximate = topics.is_approximate;
-    report.top_by_records = topics.top(top, |(_, (records, bytes))| (*records, *bytes));
-    report.top_by_bytes = topics.top(top, |(_, (records, bytes))| (*bytes, *records));
+    let all = topics.all();
+    report.top_by_records = largest(&all, top, |topic| (topic.records, topic.bytes));
+    report.top_by_bytes = largest(&all, top, |topic| (topic.bytes, topic.records));
     Ok(report)
 }
 
@@ -212,17 +214,20 @@ impl Topics {
         self.counts.insert(topic.to_owned(), (1, bytes as u64));
     }
 
-    fn top(&self, top: usize, by: fn(&(&String, &(u64, u64))) -> (u64, u64)) -> Vec<TopicStats> {
-        let mut counts: Vec<_> = self.counts.iter().collect();
-        counts.sort_by(|one, other| by(other).cmp(&by(one)).then_with(|| one.0.cmp(other.0)));
-        counts.truncate(top);
-        let stats = counts.into_iter().map(|(topic, (records, bytes))| TopicStats {
+    fn all(&self) -> Vec<TopicStats> {
+        let stats = self.counts.iter().map(|(topic, (records, bytes))| TopicStats {
             topic: topic.clone(),
             records: *records,
             bytes: *bytes,
         });
         stats.collect()
     }
+}
+
+fn largest(all: &[TopicStats], top: usize, size: fn(&TopicStats) -> (u64, u64)) -> Vec<TopicStats> {
+    let mut topics: Vec<&TopicStats> = all.iter().collect();
+    topics.sort_by_key(|topic| (Reverse(size(topic)), &topic.topic));
+    topics.into_iter().take(top).cloned().collect()
 }
 
 impl fmt::Display for StatsReport {
@@ -298,7 +303,7 @@ mod tests {
         }
         assert!(topics.is_approximate);
         assert!(topics.counts.len() <= 2 * TOPICS_MAX);
-        let top = topics.top(1, |(_, (records, bytes))| (*bytes, *records));
+        let top = largest(&topics.all(), 1, |topic| (topic.bytes, topic.records));
         assert_eq!(
             (top[0].topic.as_str(), top[0].records, top[0].bytes),
             ("large", 30, 3000)

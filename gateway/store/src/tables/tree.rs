@@ -6,12 +6,13 @@
 
 use std::{
     any::Any,
+    collections::BTreeSet,
     fs,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use broker_core::store::{Entry, Fault, Key, Revision, Sequence};
@@ -118,6 +119,12 @@ pub(crate) struct EntryTree {
     /// needs to be kept: so a snapshot sees whole batches, and nothing that it needs goes away before it holds it.
     /// The first sequence that is not in the tree.
     gate: Mutex<Sequence>,
+    /// Where the files are.
+    files: PathBuf,
+    /// Numbers of the files that were a part of the tree at some time.
+    known: Mutex<BTreeSet<u64>>,
+    /// Shared by what makes files; whoever removes what is left of a failure has it alone.
+    making: RwLock<()>,
 }
 
 impl EntryTree {
@@ -133,6 +140,7 @@ impl EntryTree {
         let tree = opened.map_err(|error| failed(&error))?;
         let position = tree.read_position().map_err(|error| failed(&error))?;
         *tree.gate() = position;
+        tree.remember_files().map_err(|error| failed(&error))?;
         Ok((tree, position))
     }
 
@@ -151,6 +159,9 @@ impl EntryTree {
             visible,
             strategy: Arc::new(Leveled::default().with_table_target_size(FILE_BYTES)),
             gate: Mutex::new(Sequence::FIRST),
+            files: dir.join(FILES),
+            known: Mutex::default(),
+            making: RwLock::default(),
         })
     }
 
@@ -206,8 +217,10 @@ impl EntryTree {
                 *gate
             };
             let needed = self.oldest_needed();
-            // What a flush that failed has left behind is written along.
+            let _making = self.making.read().unwrap_or_else(PoisonError::into_inner);
+            // What a flush that failed has left in memory is written along.
             self.tree.flush(&self.tree.get_flush_lock(), needed)?;
+            self.remember_files()?;
             Ok(position)
         })
     }
@@ -216,15 +229,45 @@ impl EntryTree {
     pub(crate) fn compact(&self) -> Result<bool, TreeError> {
         guarded(|| {
             let before = self.size();
+            let _making = self.making.read().unwrap_or_else(PoisonError::into_inner);
             self.tree
                 .compact(Arc::clone(&self.strategy) as _, self.oldest_needed())?;
+            self.remember_files()?;
             Ok(self.size() != before)
         })
     }
 
     /// Merges all files, leaving out what was replaced or deleted.
     pub(crate) fn compact_all(&self) -> Result<(), TreeError> {
-        guarded(|| Ok(self.tree.major_compact(MAJOR_FILE_BYTES, self.oldest_needed())?))
+        guarded(|| {
+            let _making = self.making.read().unwrap_or_else(PoisonError::into_inner);
+            self.tree.major_compact(MAJOR_FILE_BYTES, self.oldest_needed())?;
+            self.remember_files()
+        })
+    }
+
+    fn remember_files(&self) -> Result<(), TreeError> {
+        let version = guarded(|| Ok(self.tree.current_version()))?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(version.iter_tables().map(lsm_tree::Table::id));
+        Ok(())
+    }
+
+    /// Removes the files that a flush or compaction has begun and not finished: the tree leaves them where they are,
+    /// and on a full disk every further attempt would take more room.
+    pub(crate) fn remove_leftovers(&self) -> io::Result<()> {
+        let _alone = self.making.write().unwrap_or_else(PoisonError::into_inner);
+        let mut present = BTreeSet::new();
+        for file in fs::read_dir(&self.files)? {
+            let name = file?.file_name();
+            present.extend(name.to_str().and_then(|name| name.parse::<u64>().ok()));
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for leftover in present.difference(&known) {
+            fs::remove_file(self.files.join(leftover.to_string()))?;
+        }
+        known.retain(|number| present.contains(number));
+        Ok(())
     }
 
     fn oldest_needed(&self) -> SeqNo {

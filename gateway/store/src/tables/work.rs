@@ -24,6 +24,9 @@ pub(super) fn apply(shared: &Shared) {
         drop(state);
         let done = work(shared, batch, is_flush_wanted);
         is_flush_due = done.is_err();
+        if is_flush_due {
+            remove_leftovers(shared);
+        }
         note(shared, done);
         shared.progress.notify_all();
     }
@@ -108,6 +111,13 @@ fn note(shared: &Shared, done: Result<Option<Sequence>, TreeError>) {
     }
 }
 
+fn remove_leftovers(shared: &Shared) {
+    // What stays is removed after the next failure, or when the tables are opened.
+    if let Err(error) = shared.tree.remove_leftovers() {
+        tracing::debug!(tables = %shared.path.display(), %error, "files that were not finished stay for now");
+    }
+}
+
 /// Too many runs make reads slow; a compaction that fails is not waited for.
 fn wait_for_compaction(shared: &Shared) {
     if shared.tree.size().runs < RUNS_MAX {
@@ -132,6 +142,9 @@ pub(super) fn compact(shared: &Shared) {
         }
         drop(compaction);
         let done = shared.tree.compact();
+        if done.is_err() {
+            remove_leftovers(shared);
+        }
         compaction = shared.compaction();
         compaction.is_wanted = matches!(done, Ok(true));
         let was_failing = std::mem::replace(&mut compaction.is_failing, done.is_err());
