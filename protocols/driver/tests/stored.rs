@@ -7,11 +7,20 @@
 
 mod common;
 
-use std::thread;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
-use broker_core::store::{Journal, memory::MemoryLimits};
+use broker_core::{
+    Effects, Event, Peer, Timestamp,
+    store::{Journal, memory::MemoryLimits},
+};
 use common::*;
-use driver::{Listener, WorkerConfig, Workers};
+use driver::{ConnectionMeta, Listener, WorkerConfig, Workers};
 use testkit::TestStore;
 use tokio::{
     io::AsyncReadExt,
@@ -165,4 +174,74 @@ fn the_end_does_not_wait_for_ever() {
     listener.stop();
     workers.shutdown(std::time::Duration::from_millis(10));
     assert_eq!(store.pending(), 1);
+}
+
+/// A peer in this process that publishes a piece at every nudge, and counts them.
+struct Nudged {
+    peer: Box<dyn Peer>,
+    nudges: Arc<AtomicUsize>,
+}
+
+impl Peer for Nudged {
+    fn handle_input(&mut self, now: Timestamp, _: &[u8], effects: &mut Effects<'_>) -> usize {
+        let number = self.nudges.fetch_add(1, Ordering::SeqCst);
+        let order = if number == 0 {
+            "connect nudged".to_owned()
+        } else {
+            format!("keep {PIECE}")
+        };
+        self.peer.handle_input(now, &packet(order.as_bytes()), effects);
+        0
+    }
+
+    fn handle_event(&mut self, now: Timestamp, event: Event, effects: &mut Effects<'_>) {
+        self.peer.handle_event(now, event, effects);
+    }
+
+    fn handle_timeout(&mut self, now: Timestamp, effects: &mut Effects<'_>) {
+        self.peer.handle_timeout(now, effects);
+    }
+
+    fn handle_closed(&mut self, now: Timestamp, effects: &mut Effects<'_>) {
+        self.peer.handle_closed(now, effects);
+    }
+
+    fn poll_timeout(&self) -> Option<Timestamp> {
+        self.peer.poll_timeout()
+    }
+}
+
+#[test]
+fn a_peer_of_this_process_waits_for_the_store_as_others_do() {
+    let (store, workers) = held(1, 4096);
+    let listener = listen(&workers, stream_config());
+    let nudges = Arc::new(AtomicUsize::new(0));
+    let (worker, theirs) = (workers.handles()[0].clone(), Arc::clone(&nudges));
+    run(async {
+        let attached = worker.call(move |worker| {
+            let meta = ConnectionMeta {
+                listener: stream_config().info,
+                peer: loopback(),
+                local: loopback(),
+                certificate: None,
+                websocket: None,
+            };
+            let peer = factory()(meta);
+            worker.attach(Box::new(Nudged { peer, nudges: theirs }), None)
+        });
+        let link = attached.await.unwrap();
+        let mut sent = 0;
+        while count(&workers, "links_held") == 0 {
+            worker.nudge(link).unwrap();
+            sent += 1;
+            until(|| nudges.load(Ordering::SeqCst) == sent).await;
+            worker.call(|_| ()).await.unwrap();
+        }
+        worker.nudge(link).unwrap();
+        let mut other = connect(&listener, "other").await;
+        echoes(&mut other, 50).await;
+        assert_eq!(nudges.load(Ordering::SeqCst), sent, "it is not called");
+        store.hold(false);
+        until(|| nudges.load(Ordering::SeqCst) == sent + 1).await;
+    });
 }
