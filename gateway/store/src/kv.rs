@@ -5,9 +5,8 @@ use std::{collections::VecDeque, sync::Arc, task::Waker};
 use broker_core::{
     Timestamp,
     shard::Ticket,
-    store::{Durability, Fault, Kv, KvError, KvLimits, KvReply, KvRequest},
+    store::{Durability, Kv, KvError, KvLimits, KvReply, KvRequest},
 };
-use bytes::Bytes;
 
 use crate::{
     engine::{Engine, KvAnswer, KvWrite, Slot, Submission},
@@ -34,14 +33,7 @@ impl KvHandle {
         }
     }
 
-    fn write(&mut self, now: Timestamp, ticket: Ticket, write: KvWrite) {
-        let bytes = write.value.as_ref().map_or(0, Bytes::len);
-        let bytes_max = self.engine.limits.record_bytes_max;
-        if bytes > bytes_max {
-            let fault = Fault::TooLarge { bytes, bytes_max };
-            self.done.push_back((ticket, Err(fault.into())));
-            return;
-        }
+    fn write(&self, now: Timestamp, ticket: Ticket, write: KvWrite) {
         let slot = Arc::clone(&self.slot);
         self.engine.submit([Submission::Kv {
             slot,

@@ -101,7 +101,7 @@ pub(crate) enum Submission {
         writes: Vec<Write>,
         dedup: Option<DedupId>,
     },
-    /// A write of a `Kv` handle; its size was checked. Answered with `Written`, `Conflict` or a fault.
+    /// A write of a `Kv` handle. Answered with `Written`, `Conflict` or a fault.
     Kv {
         slot: Arc<Slot<KvAnswer>>,
         ticket: Ticket,

@@ -151,7 +151,12 @@ impl Writer {
                 now,
                 write,
             } => {
+                let bytes = write.value.as_ref().map_or(0, bytes::Bytes::len);
+                let bytes_max = engine.limits.record_bytes_max;
                 self.group.add_write((slot, ticket), now, write, |key| {
+                    if bytes > bytes_max {
+                        return Err(Fault::TooLarge { bytes, bytes_max });
+                    }
                     room.clone()?;
                     engine.tables.current(key)
                 });
