@@ -32,6 +32,9 @@ pub(crate) struct Queued {
     pub(crate) priority: u16,
 }
 
+/// A message of a shared group that this session has, from its place in the journal.
+pub(crate) type Lease = (Arc<SharedTarget>, Sequence);
+
 /// A shared group on one filter.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SharedTarget {
@@ -132,18 +135,10 @@ pub(crate) struct Outgoing {
     /// Of deliveries that are over, their places, until the store is told: priorities, or a crash, may have put them
     /// before what is still to be read.
     completed: Vec<Sequence>,
-    /// Messages of shared groups that are this session's for good, or that its client has acknowledged.
-    settled: Vec<Settled>,
+    /// Messages of shared groups that the groups need not keep for others any more.
+    settled: Vec<Lease>,
     /// Messages of shared groups that another member may have got before.
     repeated: BTreeSet<Sequence>,
-}
-
-/// A message that a shared group need not keep for another member any more.
-#[derive(Debug)]
-pub(crate) struct Settled {
-    pub(crate) target: Arc<SharedTarget>,
-    pub(crate) sequence: Sequence,
-    pub(crate) qos: QoS,
 }
 
 impl Outgoing {
@@ -345,8 +340,8 @@ impl Outgoing {
             Some(QoS::ExactlyOnce) if is_error => self.finish(at),
             Some(QoS::ExactlyOnce) => {
                 let entry = &mut self.inflight[at];
+                self.settled.extend(entry.settled());
                 let state = std::mem::replace(&mut entry.state, InflightState::Released);
-                self.settled.extend(state.settled());
                 match state {
                     InflightState::Published(item) => Acked::Release(Some(item.message)),
                     InflightState::Unread(_) => Acked::Release(None),
@@ -372,7 +367,7 @@ impl Outgoing {
     }
 
     /// What shared groups are to be told.
-    pub(crate) fn take_settled(&mut self) -> Vec<Settled> {
+    pub(crate) fn take_settled(&mut self) -> Vec<Lease> {
         std::mem::take(&mut self.settled)
     }
 
@@ -427,7 +422,7 @@ impl Outgoing {
         if self.inflight.is_empty() && self.inflight.capacity() > 64 {
             self.inflight = VecDeque::new();
         }
-        self.settled.extend(entry.state.settled());
+        self.settled.extend(entry.settled());
         match entry.state {
             InflightState::Published(item) => Acked::Complete(Some(item.message)),
             InflightState::Unread(_) => Acked::Complete(None),
@@ -475,17 +470,13 @@ fn distance(first: PacketId, id: PacketId) -> u16 {
 }
 
 impl InflightState {
-    fn settled(&self) -> Option<Settled> {
-        let (target, sequence, qos) = match self {
-            InflightState::Published(item) => (item.shared.as_ref()?, item.sequence?, item.qos),
-            InflightState::Unread(unread) => (unread.shared.as_ref()?, unread.sequence, unread.qos),
+    fn lease(&self) -> Option<Lease> {
+        let (target, sequence) = match self {
+            InflightState::Published(item) => (item.shared.as_ref()?, item.sequence?),
+            InflightState::Unread(unread) => (unread.shared.as_ref()?, unread.sequence),
             InflightState::Released => return None,
         };
-        Some(Settled {
-            target: Arc::clone(target),
-            sequence,
-            qos,
-        })
+        Some((Arc::clone(target), sequence))
     }
 }
 
@@ -496,6 +487,12 @@ impl Inflight {
             InflightState::Unread(unread) => Some(unread.qos),
             InflightState::Released => None,
         }
+    }
+
+    /// What its group is to be told when it is over. Of QoS 2 it was told when the store was.
+    fn settled(&self) -> Option<Lease> {
+        let is_taken = self.has_entry && self.published_qos() == Some(QoS::ExactlyOnce);
+        if is_taken { None } else { self.state.lease() }
     }
 
     fn is_shared(&self) -> bool {

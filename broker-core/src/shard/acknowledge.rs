@@ -109,7 +109,7 @@ impl Shard {
         self.metrics.delivery_dropped_too_large.inc();
         if let Some(packet_id) = packet_id {
             self.session_mut(key).outgoing.cancel(packet_id);
-            self.settle_shared(now, key);
+            self.settle_shared(key);
             self.mark_dirty(now, key);
             self.pump(now, key);
         }
@@ -117,7 +117,7 @@ impl Shard {
 
     fn acked(&mut self, now: Timestamp, key: SessionKey, message: Option<&Message>) {
         self.metrics.messages_acked.inc();
-        self.settle_shared(now, key);
+        self.settle_shared(key);
         self.mark_dirty(now, key);
         if let Some(message) = message {
             self.acked_point(now, key, message);

@@ -307,7 +307,7 @@ impl Shard {
         self.metrics.delivery_dropped.add(missing as u64);
         self.metrics.delivery_dropped_trimmed.add(missing as u64);
         if missing > 0 {
-            self.settle_shared(now, key);
+            self.settle_shared(key);
             self.mark_dirty(now, key);
         }
         self.pump(now, key);

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, vec};
 
-use crate::{ClientId, Message, QoS, ShardId, session::SharedTarget, store::Sequence};
+use crate::{ClientId, Message, ShardId, session::SharedTarget, store::Sequence};
 
 /// Messages from one shard to another, in order.
 #[derive(Debug, Default)]
@@ -67,11 +67,12 @@ pub(super) enum ShardMessage {
         /// It may have been sent to a member before.
         is_repeated: bool,
     },
-    /// A member has it for good.
+    /// No other member may have it.
     Settled {
         target: Arc<SharedTarget>,
         sequence: Sequence,
-        qos: QoS,
+        /// The store has an entry that says so.
+        is_taken: bool,
     },
     /// The member will not deliver it: another may have it.
     Returned {

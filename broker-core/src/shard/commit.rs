@@ -1,13 +1,13 @@
 //! What must last: a turn of the shard is one commit, and what promises it is held until the commit has completed.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 
 use crate::{
     ClientId, Closing, Event, LinkId, Message, PacketId, ReasonCode, Timestamp,
     filter_index::FilterId,
-    session::{SessionKey, Tenant},
+    session::{SessionKey, SharedTarget, Tenant},
     store::{
         Fault, JournalError, JournalReply, JournalRequest, NewRecord, Sequence, Value, Write,
         format::{Name, Token, encode_message},
@@ -32,11 +32,13 @@ pub(super) enum Held {
     Subscribed {
         client_id: ClientId,
         route: FilterId,
-        group: Option<std::sync::Arc<str>>,
+        group: Option<Arc<str>>,
         offset: u64,
     },
     /// Entries of complete deliveries are removed, unless the commit fails.
     Finished(ClientId, Vec<PacketId>),
+    /// A message of a shared group is a member's for good.
+    Taken(Arc<SharedTarget>, Sequence),
     /// A correction of a retained message's entry has its place.
     Corrected(Box<str>),
     /// A delayed message was published, unless the commit fails.
@@ -277,6 +279,7 @@ impl Shard {
             } => {
                 self.subscription_settled(&client_id, route, group.as_deref(), Sequence(first.0 + offset));
             }
+            Held::Taken(target, sequence) => self.settle(&target, sequence, true),
             Held::Corrected(topic) => self.corrected(&topic, first),
             Held::Received(..) | Held::Finished(..) | Held::Delayed(..) => {}
         }
@@ -332,6 +335,8 @@ impl Shard {
                     }
                 }
             }
+            // The lease stands, and is ended with the delivery or the session.
+            Held::Taken(..) => {}
             // The entry stays as it is until the next message of the topic, or the next start.
             Held::Corrected(topic) => self.corrected(&topic, Sequence::FIRST),
             Held::Delayed(at, number, message) => self.delay_again(now, at, number, message),

@@ -94,7 +94,7 @@ impl Shard {
             return self.terminate(now, key, Some(cause));
         }
         self.redispatch_session(now, key);
-        self.settle_shared(now, key);
+        self.settle_shared(key);
         let expires_at = match expiry_interval {
             u32::MAX => Timestamp::NEVER,
             seconds => now.after_secs(u64::from(seconds)),
@@ -108,7 +108,8 @@ impl Shard {
         if let Some(token) = self.token(key) {
             self.delete_session_entries(token, key);
         }
-        self.give_back_shared(now, key);
+        self.give_back(key, |_| true);
+        self.settle_all_shared(key);
         let shared = match self.online_mut(key) {
             Some(session) => session.outgoing.take_shared(|_| true),
             None => Vec::new(),

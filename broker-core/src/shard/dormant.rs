@@ -3,12 +3,15 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    ClientId, Timestamp, Will,
+    ClientId, QoS, Timestamp, Will,
     filter_index::FilterId,
-    session::{Dormant, DormantWill, Kind, Outgoing, Reading, Rest, Session, SessionKey, Stored, Tenant},
+    session::{
+        Dormant, DormantWill, Kind, Outgoing, Reading, Rest, Session, SessionKey, SharedTarget, Stored,
+        Tenant,
+    },
     store::{
         Sequence,
-        format::{CursorEntry, FilterEntry, Name, PresenceEntry, SessionEntry, Token},
+        format::{CursorEntry, FilterEntry, Name, OutgoingState, PresenceEntry, SessionEntry, Token},
     },
 };
 
@@ -199,6 +202,19 @@ impl Shard {
             self.delete(Name::Outgoing(token, *packet_id));
         }
         for (packet_id, entry) in changes.outgoing {
+            if let OutgoingState::Published {
+                sequence: Some(sequence),
+                qos: QoS::ExactlyOnce,
+                shared: Some((filter, group)),
+                ..
+            } = &entry.state
+            {
+                let target = SharedTarget {
+                    filter: filter.as_str().into(),
+                    group: group.as_str().into(),
+                };
+                self.take_for_good(&Arc::new(target), *sequence);
+            }
             self.put(Name::Outgoing(token, packet_id), entry.encode());
         }
         for sequence in changes.complete {

@@ -2,8 +2,9 @@
 //! member until the member has it for good.
 //!
 //! One shard owns the group. A lease ends when the member's client has acknowledged (QoS 1) or received (QoS 2) the
-//! message, or when the member gives it back because its connection or its subscription ended. What is given
-//! back goes to another member, before what has not been leased yet.
+//! message; of QoS 2 also when the store knows that it is the member's, and in any case with the member's session. Or
+//! the member gives it back because its connection or its subscription ended. What is given back goes to another
+//! member, before what has not been leased yet.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,15 +14,17 @@ use std::{
 use hashbrown::HashMap;
 
 use crate::{
-    ClientId, Message, QoS, SubscriptionIds, Timestamp,
-    session::{Queued, Reading, SessionKey, SharedTarget},
+    ClientId, Message, QoS, ShardId, SubscriptionIds, Timestamp,
+    session::{Queued, Reading, SessionKey, SharedTarget, Tenant},
     store::{
         Interest, JournalError, JournalReply, JournalRequest, Keep, Page, Record, Sequence,
         format::{self, GroupEntry, Name, Token},
     },
 };
 
-use super::{Shard, ShardMessage, Ticket, backlog::Asker, publish::effective_qos, route::Member};
+use super::{
+    Shard, ShardMessage, Ticket, backlog::Asker, commit::Held, publish::effective_qos, route::Member,
+};
 
 /// Messages that one member has and has not acknowledged; beyond, others get them, or they wait in the journal.
 const LEASES_MAX: u32 = 64;
@@ -58,7 +61,8 @@ pub(super) struct OwnedGroup {
     counts: HashMap<ClientId, u32, foldhash::quality::RandomState>,
     /// Given back, and to be fetched.
     returned: BTreeSet<Sequence>,
-    fetching: bool,
+    /// Those that are being fetched.
+    fetching: Vec<Sequence>,
     /// QoS 2 messages that a member has for good; the store has an entry of each.
     taken: BTreeSet<Sequence>,
     /// Messages before it may have been sent before the process was killed.
@@ -79,7 +83,7 @@ impl OwnedGroup {
             leased: BTreeMap::new(),
             counts: HashMap::default(),
             returned: BTreeSet::new(),
-            fetching: false,
+            fetching: Vec::new(),
             taken: BTreeSet::new(),
             repeats_before: Sequence::FIRST,
             stored: None,
@@ -451,19 +455,16 @@ impl Shard {
         let Some(group) = self.owned.groups.get(&number) else {
             return;
         };
-        if group.fetching || group.returned.is_empty() || !self.has_members_online(&group.target) {
+        if !group.fetching.is_empty() || group.returned.is_empty() || !self.has_members_online(&group.target)
+        {
             return;
         }
-        let sequences = group
-            .returned
-            .iter()
-            .take(usize::from(PAGE.items_max.get()))
-            .copied()
-            .collect();
-        let ticket = self.ask_store(JournalRequest::Fetch(sequences));
+        let first = group.returned.iter().take(usize::from(PAGE.items_max.get()));
+        let sequences: Vec<Sequence> = first.copied().collect();
+        let ticket = self.ask_store(JournalRequest::Fetch(sequences.clone()));
         self.askers.insert(ticket, Asker::Returned(number));
         if let Some(group) = self.owned.groups.get_mut(&number) {
-            group.fetching = true;
+            group.fetching = sequences;
         }
     }
 
@@ -476,7 +477,8 @@ impl Shard {
         let Some(group) = self.owned.groups.get(&number) else {
             return;
         };
-        let is_due = group.reading == Reading::Behind && group.waiting.is_empty() && !group.fetching;
+        let is_due =
+            group.reading == Reading::Behind && group.waiting.is_empty() && group.fetching.is_empty();
         if !is_due || group.next == Sequence::END || !self.has_members_online(&group.target) {
             return;
         }
@@ -563,22 +565,13 @@ impl Shard {
         let Some(group) = self.owned.groups.get_mut(&number) else {
             return;
         };
-        group.fetching = false;
+        let asked = std::mem::take(&mut group.fetching);
         let Ok(JournalReply::Fetched(records)) = result else {
             return self.metrics.store_failures.inc();
         };
         // What was asked for and did not come has left the journal.
-        let asked: Vec<Sequence> = group
-            .returned
-            .iter()
-            .take(usize::from(PAGE.items_max.get()))
-            .copied()
-            .collect();
-        let last = records.last().map(|record| record.sequence);
-        for sequence in asked {
-            if last.is_none_or(|last| sequence <= last) {
-                group.returned.remove(&sequence);
-            }
+        for sequence in &asked {
+            group.returned.remove(sequence);
         }
         for record in &records {
             let Ok(message) = format::decode_message(&record.data, &mut self.tail.origins) else {
@@ -611,7 +604,7 @@ impl Shard {
             Some((key, subscription.options, subscription.id))
         });
         let Some((key, options, id)) = subscription else {
-            return self.return_lease(now, target, sequence);
+            return self.return_lease(target, sequence);
         };
         let session = self.session(key);
         let qos = effective_qos(message.qos(), options.qos, self.common.config.mqtt.upgrade_qos);
@@ -624,80 +617,102 @@ impl Shard {
             priority: self.priority(&message),
             message,
         };
-        if is_repeated && let Some(session) = self.online_mut(key) {
-            session.outgoing.note_repeated(sequence);
+        if let Some(session) = self.online_mut(key) {
+            if is_repeated {
+                session.outgoing.note_repeated(sequence);
+            }
+            if session.stored.is_some() {
+                self.keep_from(sequence);
+            }
         }
         self.deliver(now, key, item);
         if qos == QoS::AtMostOnce {
-            // Nobody will acknowledge it.
-            self.settle(now, target, sequence, qos);
+            // Nobody will acknowledge it. The group, if it is this shard's, is about to go on by itself.
+            match self.owner_of(target) {
+                owner if owner == self.id => {
+                    self.end_lease(target, sequence, false);
+                }
+                _ => self.settle(target, sequence, false),
+            }
         }
     }
 
     /// Tells groups what the session has for good.
-    pub(super) fn settle_shared(&mut self, now: Timestamp, key: SessionKey) {
+    pub(super) fn settle_shared(&mut self, key: SessionKey) {
         let Some(session) = self.online_mut(key) else {
             return;
         };
-        for settled in session.outgoing.take_settled() {
-            self.settle(now, &settled.target, settled.sequence, settled.qos);
+        for (target, sequence) in session.outgoing.take_settled() {
+            self.settle(&target, sequence, false);
         }
     }
 
-    fn settle(&mut self, now: Timestamp, target: &Arc<SharedTarget>, sequence: Sequence, qos: QoS) {
-        match self.owner_of(target) {
-            Some(owner) if owner != self.id => {
-                let target = Arc::clone(target);
-                self.outbound.push(
-                    owner,
-                    ShardMessage::Settled {
-                        target,
-                        sequence,
-                        qos,
-                    },
-                );
-            }
-            _ => self.lease_settled(now, target, sequence, qos),
+    /// The same of all that is under way, when the session ends: nobody else gets it [MQTT-4.8.2-5].
+    pub(super) fn settle_all_shared(&mut self, key: SessionKey) {
+        let leases = match &self.sessions[key.0 as usize] {
+            Tenant::Online(session) => session.outgoing.leases(),
+            Tenant::Dormant(dormant) => dormant
+                .rest
+                .as_ref()
+                .map_or_else(Vec::new, |rest| rest.outgoing.leases()),
+        };
+        for (target, sequence) in leases {
+            self.settle(&target, sequence, false);
         }
     }
 
-    fn owner_of(&self, target: &SharedTarget) -> Option<crate::ShardId> {
-        Some(Token::of_parts(&[&target.filter, &target.group]).shard(self.shards))
+    /// `is_taken`: the store has an entry that says so.
+    pub(super) fn settle(&mut self, target: &Arc<SharedTarget>, sequence: Sequence, is_taken: bool) {
+        let owner = self.owner_of(target);
+        if owner == self.id {
+            return self.lease_settled(target, sequence, is_taken);
+        }
+        let target = Arc::clone(target);
+        self.outbound.push(
+            owner,
+            ShardMessage::Settled {
+                target,
+                sequence,
+                is_taken,
+            },
+        );
     }
 
-    pub(super) fn lease_settled(
-        &mut self,
-        _now: Timestamp,
-        target: &SharedTarget,
-        sequence: Sequence,
-        qos: QoS,
-    ) {
-        let Some(number) = self.owned.number(target) else {
-            return;
-        };
-        let Some(group) = self.owned.groups.get_mut(&number) else {
-            return;
-        };
-        group.release(sequence);
-        if qos == QoS::ExactlyOnce {
+    fn owner_of(&self, target: &SharedTarget) -> ShardId {
+        Token::of_parts(&[&target.filter, &target.group]).shard(self.shards)
+    }
+
+    pub(super) fn lease_settled(&mut self, target: &SharedTarget, sequence: Sequence, is_taken: bool) {
+        if let Some(number) = self.end_lease(target, sequence, is_taken) {
+            self.group_moves(number);
+        }
+    }
+
+    /// Returns the group's number if the message was leased.
+    fn end_lease(&mut self, target: &SharedTarget, sequence: Sequence, is_taken: bool) -> Option<u64> {
+        let number = self.owned.number(target)?;
+        let group = self.owned.groups.get_mut(&number)?;
+        if !group.release(sequence) {
+            return None;
+        }
+        if is_taken {
             group.taken.insert(sequence);
         }
         self.mark_group(number);
-        self.group_moves(number);
+        Some(number)
     }
 
-    fn return_lease(&mut self, now: Timestamp, target: &Arc<SharedTarget>, sequence: Sequence) {
-        match self.owner_of(target) {
-            Some(owner) if owner != self.id => {
-                let target = Arc::clone(target);
-                self.outbound
-                    .push(owner, ShardMessage::Returned { target, sequence });
-            }
-            _ => self.lease_returned(now, target, sequence),
+    fn return_lease(&mut self, target: &Arc<SharedTarget>, sequence: Sequence) {
+        let owner = self.owner_of(target);
+        if owner == self.id {
+            return self.lease_returned(target, sequence);
         }
+        let target = Arc::clone(target);
+        self.outbound
+            .push(owner, ShardMessage::Returned { target, sequence });
     }
 
-    pub(super) fn lease_returned(&mut self, _now: Timestamp, target: &SharedTarget, sequence: Sequence) {
+    pub(super) fn lease_returned(&mut self, target: &SharedTarget, sequence: Sequence) {
         let Some(number) = self.owned.number(target) else {
             return;
         };
@@ -712,30 +727,22 @@ impl Shard {
     }
 
     /// Gives back what groups have leased to a session that has lost its connection or its subscription.
-    pub(super) fn give_back(
-        &mut self,
-        now: Timestamp,
-        key: SessionKey,
-        is_wanted: impl Fn(&SharedTarget) -> bool,
-    ) {
+    pub(super) fn give_back(&mut self, key: SessionKey, is_wanted: impl Fn(&SharedTarget) -> bool) {
         let Some(session) = self.online_mut(key) else {
             return;
         };
         let mut taken = session.outgoing.take_leased(is_wanted);
         taken.sort_by_key(|(_, sequence)| *sequence);
         for (target, sequence) in taken {
-            self.return_lease(now, &target, sequence);
+            self.return_lease(&target, sequence);
         }
     }
 
-    /// All of it, also from a session without a connection that ends.
-    pub(super) fn give_back_shared(&mut self, now: Timestamp, key: SessionKey) {
-        self.give_back(now, key, |_| true);
-    }
-
-    /// A QoS 2 message of a group is the member's for good, with the commit that gives it a packet identifier.
-    pub(super) fn take_for_good(&mut self, target: &SharedTarget, sequence: Sequence) {
+    /// A QoS 2 message of a group is the member's for good, with the commit that gives it a packet identifier: then
+    /// the group need not wait for the member any more.
+    pub(super) fn take_for_good(&mut self, target: &Arc<SharedTarget>, sequence: Sequence) {
         let token = Token::of_parts(&[&target.filter, &target.group]);
         self.put(Name::Taken(token, sequence), bytes::Bytes::new());
+        self.hold(Held::Taken(Arc::clone(target), sequence));
     }
 }

@@ -19,9 +19,9 @@ impl Shard {
             ShardMessage::Settled {
                 target,
                 sequence,
-                qos,
-            } => self.lease_settled(now, &target, sequence, qos),
-            ShardMessage::Returned { target, sequence } => self.lease_returned(now, &target, sequence),
+                is_taken,
+            } => self.lease_settled(&target, sequence, is_taken),
+            ShardMessage::Returned { target, sequence } => self.lease_returned(&target, sequence),
             ShardMessage::Route(change) => self.change_route(from, change),
             ShardMessage::Barrier(operation) => self.outbound.push(from, ShardMessage::Passed(operation)),
             ShardMessage::Passed(operation) => self.operation_passed(now, operation),

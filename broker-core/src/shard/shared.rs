@@ -147,7 +147,7 @@ impl Shard {
 
     /// A session lost its connection: connected members of its groups get what it has not acknowledged.
     pub(super) fn redispatch_session(&mut self, now: Timestamp, key: SessionKey) {
-        self.give_back(now, key, |_| true);
+        self.give_back(key, |_| true);
         let index = &self.index;
         let Some(session) = self.sessions[key.0 as usize].online_mut() else {
             return;

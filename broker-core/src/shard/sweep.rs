@@ -43,6 +43,13 @@ impl Shard {
         }
     }
 
+    /// A session has got a record that nobody else need keep from here on.
+    pub(super) fn keep_from(&mut self, sequence: Sequence) {
+        self.sweep.low = self.sweep.low.min(sequence);
+        let low = self.stats.journal_low.get();
+        self.stats.journal_low.set(low.min(sequence.0));
+    }
+
     /// Goes on with the look at all sessions; at its end what nobody needs is known.
     pub(super) fn sweep_due(&mut self, now: Timestamp) {
         let from = self.sweep.next;

@@ -83,7 +83,7 @@ impl Shard {
                 filter: absolute.into(),
                 group,
             };
-            self.give_back(now, key, |other| *other == target);
+            self.give_back(key, |other| *other == target);
             for item in self
                 .session_mut(key)
                 .outgoing

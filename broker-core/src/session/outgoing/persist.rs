@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Inflight, InflightState, Outgoing, Queued, SharedTarget, Unread};
+use super::{Inflight, InflightState, Lease, Outgoing, Queued, SharedTarget, Unread};
 use crate::{
     Message, PacketId, QoS, Timestamp,
     store::{
@@ -99,9 +99,7 @@ impl Outgoing {
     /// Deliveries that the store does not know, as entries, which the caller writes.
     pub(crate) fn store_all(&mut self) -> Vec<(PacketId, OutgoingEntry)> {
         let unknown = self.inflight.iter_mut().filter(|entry| !entry.stored);
-        let entries: Vec<_> = unknown
-            .map(|entry| (entry.packet_id, entry.store()))
-            .collect();
+        let entries: Vec<_> = unknown.map(|entry| (entry.packet_id, entry.store())).collect();
         for (packet_id, _) in &entries {
             self.finished.remove(packet_id);
         }
@@ -235,11 +233,16 @@ impl Outgoing {
         missing.len()
     }
 
+    /// What is under way of shared groups that read the journal.
+    pub(crate) fn leases(&self) -> Vec<Lease> {
+        self.inflight
+            .iter()
+            .filter_map(|entry| entry.state.lease())
+            .collect()
+    }
+
     /// Takes out what shared groups have leased and may lease to others: what waits, and QoS 1 that is not under way.
-    pub(crate) fn take_leased(
-        &mut self,
-        is_wanted: impl Fn(&SharedTarget) -> bool,
-    ) -> Vec<(Arc<SharedTarget>, Sequence)> {
+    pub(crate) fn take_leased(&mut self, is_wanted: impl Fn(&SharedTarget) -> bool) -> Vec<Lease> {
         let mut taken = Vec::new();
         let mut ids = Vec::new();
         for entry in &self.inflight {
