@@ -1,9 +1,12 @@
 //! Crashes at any moment, chosen by a seed: what was acknowledged arrives, in order, and QoS 2 once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU16,
+};
 
 use broker_core::QoS;
-use mqtt::codec::Packet;
+use mqtt::codec::{Packet, Publish};
 use testkit::Random;
 
 use super::{SHARDS, durable};
@@ -35,7 +38,16 @@ struct Reader {
 }
 
 fn qos_of(number: u16) -> QoS {
-    if number % 2 == 0 { Q2 } else { Q1 }
+    if number.is_multiple_of(2) { Q2 } else { Q1 }
+}
+
+fn number_of(publish: &Publish<'_>) -> u16 {
+    let text = std::str::from_utf8(publish.payload).expect("the writer sends digits");
+    text.parse().expect("the writer sends numbers")
+}
+
+fn packet_id_of(publish: &Publish<'_>) -> u16 {
+    publish.packet_id.expect("none is of QoS 0").get()
 }
 
 fn publish(net: &mut Net, client: Client, number: u16, is_again: bool) {
@@ -93,9 +105,12 @@ impl Writer {
 }
 
 impl Reader {
-    fn connect(&mut self, net: &mut Net) {
+    fn connect(&mut self, net: &mut Net, random: &mut Random) {
         self.unanswered.clear();
-        let client = net.dial(kept(V5, "r"));
+        let mut connect = kept(V5, "r");
+        let window = u16::try_from(random.below(9)).expect("a digit");
+        connect.properties.receive_maximum = NonZeroU16::new(window);
+        let client = net.dial(connect);
         self.client = Some(client);
         let mut packets = net.take(client);
         assert!(
@@ -117,10 +132,9 @@ impl Reader {
         for packet in packets {
             match &packet {
                 Packet::Publish(publish) => {
-                    let number: u16 = std::str::from_utf8(publish.payload).unwrap().parse().unwrap();
-                    let packet_id = publish.packet_id.unwrap().get();
+                    let packet_id = packet_id_of(publish);
                     if publish.qos == Q1 || self.received.insert(packet_id) {
-                        self.got.push(number);
+                        self.got.push(number_of(publish));
                     }
                 }
                 Packet::PubRel(ack) => {
@@ -151,7 +165,7 @@ impl Reader {
             .expect("there is at least the one that was chosen");
         match self.unanswered.remove(at) {
             Packet::Publish(publish) => {
-                let packet_id = publish.packet_id.unwrap().get();
+                let packet_id = packet_id_of(&publish);
                 net.send(
                     client,
                     if publish.qos == Q2 {
@@ -209,7 +223,7 @@ fn history(seed: u64) {
             94..96 => reader.cut(&mut net),
             96..98 if reader.client.is_none() => {
                 net.commit();
-                reader.connect(&mut net);
+                reader.connect(&mut net, &mut random);
             }
             98 => {
                 net.node.crash_anywhere(&mut random);
@@ -217,7 +231,7 @@ fn history(seed: u64) {
                 (reader.client, writer.client) = (None, None);
                 writer.connect(&mut net);
                 if random.chance(50) {
-                    reader.connect(&mut net);
+                    reader.connect(&mut net, &mut random);
                 }
             }
             _ => {}
@@ -225,7 +239,7 @@ fn history(seed: u64) {
     }
     net.commit();
     if reader.client.is_none() {
-        reader.connect(&mut net);
+        reader.connect(&mut net, &mut random);
     }
     for _ in 0..2000 {
         writer.take(&mut net);
