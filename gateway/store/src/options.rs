@@ -14,10 +14,11 @@ pub struct Options {
     /// A segment of the log ends when it has this many bytes; one commit may be larger. From 4 KiB to 1 GiB, default
     /// 64 MiB.
     pub segment_bytes: u64,
-    /// When the log has more bytes than this, its oldest segments are dropped, also if somebody still wants them.
-    /// Default: no limit.
+    /// When the log has more bytes than this, its oldest segments are dropped, also if somebody still wants them; the
+    /// one that is being written stays. Default: no limit.
     pub max_bytes: Option<u64>,
-    /// Segments whose last record is older are dropped, also if somebody still wants them. Default: no limit.
+    /// Segments whose last record is older are dropped, also if somebody still wants them; the one that is being
+    /// written stays. Default: no limit.
     pub max_age: Option<Duration>,
     /// Commits that are written and synced together have at most this many bytes, or are one. Default: 8 MiB.
     pub group_bytes_max: usize,
@@ -26,7 +27,8 @@ pub struct Options {
     pub group_wait: Duration,
     /// Bytes of the latest records that are kept in memory for tails. Default: 32 MiB.
     pub ring_bytes: usize,
-    /// Memory for topic indexes of sealed segments and for what was read of index files. Default: 64 MiB.
+    /// Memory for topic indexes of sealed segments and for what was read of index files. That of the segment being
+    /// written comes on top: 16 bytes per record, and about 45 bytes and the name per topic. Default: 64 MiB.
     pub index_bytes: usize,
     /// Memory for writes that the tables do not have yet; beyond, commits wait. Default: 16 MiB.
     pub tables_backlog_bytes: usize,

@@ -41,7 +41,8 @@ pub(super) struct Group {
     totals: Totals,
     records: Vec<RingRecord>,
     committed: Vec<Committed>,
-    ids: Vec<(Timestamp, DedupId, (Sequence, Sequence))>,
+    ids: Vec<(Timestamp, DedupId)>,
+    places: HashMap<DedupId, (Sequence, Sequence), foldhash::fast::RandomState>,
     /// The entries that the group changes, from the first compare-and-set on.
     fresh: Option<HashMap<Key, Option<Revision>, foldhash::fast::RandomState>>,
     outcomes: Vec<Outcome>,
@@ -61,6 +62,7 @@ impl Group {
             records: Vec::new(),
             committed: Vec::new(),
             ids: Vec::new(),
+            places: HashMap::default(),
             fresh: None,
             outcomes: Vec::new(),
         }
@@ -75,6 +77,7 @@ impl Group {
         self.duplicates = 0;
         self.totals = Totals::default();
         self.ids.clear();
+        self.places.clear();
         self.fresh = None;
     }
 
@@ -118,10 +121,7 @@ impl Group {
     }
 
     fn find(&self, now: Timestamp, id: DedupId, known: &mut Dedup) -> Option<(Sequence, Sequence)> {
-        let in_group = self.ids.iter().find(|(_, other, _)| *other == id);
-        in_group
-            .map(|(_, _, place)| *place)
-            .or_else(|| known.find(now, id))
+        self.places.get(&id).copied().or_else(|| known.find(now, id))
     }
 
     /// Adds a compare-and-set, if the entry is as expected. `current` looks up what was committed before the group.
@@ -207,7 +207,8 @@ impl Group {
         }
         if let Some(id) = dedup {
             self.totals.dedups += 1;
-            self.ids.push((time, id, (first, next)));
+            self.ids.push((time, id));
+            self.places.insert(id, (first, next));
         }
         self.commits += 1;
         self.last = self.last.max(time);
@@ -248,8 +249,10 @@ impl Group {
 
     /// Remembers the ids of the group.
     pub(super) fn remember(&mut self, dedup: &mut Dedup) {
-        for (time, id, place) in self.ids.drain(..) {
-            dedup.insert(time, id, place);
+        for (time, id) in self.ids.drain(..) {
+            if let Some(place) = self.places.remove(&id) {
+                dedup.insert(time, id, place);
+            }
         }
     }
 

@@ -32,6 +32,9 @@ pub(super) struct Keeper {
     persisted: Sequence,
 }
 
+/// A segment that should have gone but must stay is looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
 /// Why a segment goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
@@ -177,14 +180,7 @@ impl Keeper {
         let age = self.max_age?;
         let snapshot = self.engine.view.snapshot();
         let oldest = snapshot.segments.first()?.end.get()?;
-        // A segment that should have gone but must stay is looked at again in a while.
-        Some(
-            oldest
-                .last
-                .after(age)
-                .since(wall_clock())
-                .max(Duration::from_secs(1)),
-        )
+        Some(oldest.last.after(age).since(wall_clock()).max(LOOK_AGAIN))
     }
 }
 

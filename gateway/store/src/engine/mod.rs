@@ -42,12 +42,13 @@ use broker_core::{
     },
 };
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tracing::error;
 
 use crate::{
     log::{frame::Seed, recover::Recovered, view::View, writer::LogWriter},
     options::Options,
-    stats::StoreStats,
+    stats::{State, StoreStats},
     tables::Tables,
 };
 
@@ -298,11 +299,30 @@ impl Engine {
     /// Wakes the handles whose tails wait.
     fn wake_tails(&self) {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        for slot in slots.iter().filter_map(Weak::upgrade) {
-            if slot.has_waiting_tail() {
-                slot.wake();
-            }
-        }
+        let waiting: SmallVec<[_; 16]> = slots
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|slot| slot.has_waiting_tail())
+            .collect();
+        // A waker may do anything, so no lock is held.
+        drop(slots);
+        waiting.iter().for_each(|slot| slot.wake());
+    }
+
+    /// The writer thread has panicked: nothing is committed any more.
+    fn give_up(&self) {
+        error!(
+            "the thread that commits has panicked, nothing is acknowledged until the store is opened again"
+        );
+        self.stats.set_state(State::Failed);
+        let mut queue = self.intake.lock();
+        queue.closing = Some(Closing::Abrupt);
+        let submissions = std::mem::take(&mut queue.submissions);
+        drop(queue);
+        let fault = Fault::Failed("the thread that commits has panicked".into());
+        submissions
+            .into_iter()
+            .for_each(|submission| submission.refuse(&fault));
     }
 }
 

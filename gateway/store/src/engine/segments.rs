@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, io, sync::Arc};
 
 use broker_core::store::{Interest, Sequence};
 use bytes::Bytes;
+use hashbrown::HashSet;
 use tracing::{info, warn};
 
 use super::Engine;
@@ -24,6 +25,8 @@ use crate::{
 const FILES_MAX: usize = 64;
 /// Bytes that are read at a time when records that follow each other are wanted.
 const READ_AHEAD: u64 = 128 << 10;
+/// Damaged records that are remembered as reported; more are passed over without a word.
+const REPORTED_MAX: usize = 1024;
 /// Groups that are indexed between two looks at the log.
 const CHUNKS: usize = 256;
 
@@ -47,6 +50,8 @@ pub(super) struct Segments {
     open: Vec<(Sequence, Arc<dyn File>)>,
     /// What was read last of a segment: its base, the offset, the bytes.
     ahead: (Sequence, u64, Vec<u8>),
+    /// Records that were found damaged and reported: each once, as far as this goes.
+    reported: HashSet<(Sequence, u32), foldhash::fast::RandomState>,
     /// Work done since it was last asked, in records or topics looked at, about.
     pub(super) work: u64,
 }
@@ -83,6 +88,7 @@ impl Segments {
             matches: MatchCache::new(options.index_bytes / 4),
             open: Vec::new(),
             ahead: (Sequence(0), 0, Vec::new()),
+            reported: HashSet::default(),
             work: 0,
         }
     }
@@ -328,6 +334,7 @@ impl Segments {
             self.pages.forget(base.0);
             self.matches.forget(*base);
             self.open.retain(|(open, _)| open != base);
+            self.reported.retain(|(reported, _)| reported != base);
         }
     }
 
@@ -361,6 +368,9 @@ impl Segments {
             data.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "its checksum is wrong"))
         });
         read.inspect_err(|error| {
+            if self.reported.len() == REPORTED_MAX || !self.reported.insert((segment.base, entry.offset)) {
+                return;
+            }
             add(&self.engine.stats.corrupt_frames, 1);
             add(&self.engine.stats.lost_sequences, 1);
             warn!(

@@ -51,6 +51,7 @@ impl Writer {
     }
 
     pub(super) fn run(mut self) {
+        let _watch = Watch(Arc::clone(&self.engine));
         let Some(mut log) = self.log.take() else { return };
         let mut waiting = VecDeque::new();
         loop {
@@ -206,6 +207,17 @@ impl Writer {
             self.unread = 0;
             // While the store closes nobody listens.
             let _ = engine.reader.send(ReaderMessage::Follow);
+        }
+    }
+}
+
+/// Notices when the thread panics.
+struct Watch(Arc<Engine>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.give_up();
         }
     }
 }

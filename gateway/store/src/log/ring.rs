@@ -7,6 +7,8 @@ use bytes::Bytes;
 
 /// What a record costs beside its data.
 const RECORD_COST: usize = 64;
+/// What a group costs beside its records.
+const CHUNK_COST: usize = 128;
 
 /// A record in memory, and where it stands in its segment.
 #[derive(Clone, Debug)]
@@ -32,7 +34,7 @@ pub(crate) struct Chunk {
 
 impl Chunk {
     fn cost(&self) -> usize {
-        self.bytes as usize + self.records.len() * RECORD_COST
+        CHUNK_COST + self.bytes as usize + self.records.len() * RECORD_COST
     }
 
     /// The records from a place on.
@@ -214,7 +216,7 @@ mod tests {
 
     #[test]
     fn the_oldest_groups_go_first_and_the_last_stays() {
-        let mut ring = Ring::new(Sequence(1), 3 * (100 + RECORD_COST));
+        let mut ring = Ring::new(Sequence(1), 3 * (100 + RECORD_COST + CHUNK_COST));
         for first in 1..=5 {
             ring.push(chunk(first, &[100]));
         }
@@ -222,5 +224,11 @@ mod tests {
         assert_eq!(ring.bytes_since(Sequence(2)), None);
         ring.push(chunk(6, &[10_000]));
         assert_eq!(ring.first(), Sequence(6));
+        // Commits without records take memory, too, but nobody misses them.
+        for first in 7..1000 {
+            ring.push(chunk(first, &[]));
+        }
+        assert!(ring.chunks.len() < 10);
+        assert_eq!(ring.first(), Sequence(7));
     }
 }
