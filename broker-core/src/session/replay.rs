@@ -30,6 +30,14 @@ impl Replays {
         self.by_number.remove(&number)
     }
 
+    /// The subscription on `filter` gets live what is published from now on.
+    pub(crate) fn begin(&mut self, filter: &str, now: Timestamp) {
+        let number = self.numbers.get(filter).copied();
+        if let Some(replay) = number.and_then(|number| self.by_number.get_mut(&number)) {
+            replay.since = replay.since.min(now);
+        }
+    }
+
     pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Replay> {
         self.by_number.get_mut(&number)
     }
@@ -73,7 +81,8 @@ pub(crate) struct Replay {
     pub(crate) number: u64,
     /// The filter, with the client's mountpoint.
     pub(crate) filter: Arc<str>,
-    /// The subscription stands since then: what is published later reaches it as it is published.
+    /// The subscription stands since then: what is published later reaches it as it is published. `NEVER` until its
+    /// place in the journal is known.
     pub(crate) since: Timestamp,
     pub(crate) options: SubscribeOptions,
     pub(crate) subscription_ids: SubscriptionIds,

@@ -102,11 +102,9 @@ impl Dormant {
     /// The first place in the journal that it still needs.
     pub(crate) fn needs_from(&self) -> Sequence {
         let under_way = self.rest.as_ref().and_then(|rest| rest.outgoing.oldest_needed());
-        let reads_from = if self.subscriptions.len() == 0 {
-            Sequence::END
-        } else {
-            self.next
-        };
+        let mut subscriptions = self.subscriptions.iter();
+        let reads = subscriptions.any(|one| one.durable && one.kind.group().is_none());
+        let reads_from = if reads { self.next } else { Sequence::END };
         under_way.map_or(reads_from, |under_way| under_way.min(reads_from))
     }
 }

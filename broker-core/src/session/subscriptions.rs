@@ -140,6 +140,13 @@ impl Subscriptions {
         }
     }
 
+    /// Gives back memory that only growing needs: sessions without a connection are many.
+    pub(crate) fn shrink(&mut self) {
+        if let Subscriptions::Few(list) = self {
+            list.shrink_to_fit();
+        }
+    }
+
     pub(crate) fn remove(&mut self, route: FilterId, group: Option<&str>) -> Option<Subscription> {
         match self {
             Subscriptions::Few(list) => {

@@ -79,7 +79,9 @@ impl Shard {
 
     pub(super) fn pubrel(&mut self, link: LinkId, key: SessionKey, packet_id: PacketId) {
         let token = self.token(key);
-        let awaiting = &mut self.session_mut(key).awaiting_rel;
+        let session = self.session_mut(key);
+        let client_id = session.client.client_id.clone();
+        let awaiting = &mut session.awaiting_rel;
         match awaiting.iter().position(|awaited| *awaited == packet_id) {
             Some(at) => {
                 awaiting.remove(at);
@@ -90,6 +92,7 @@ impl Shard {
                 if let Some(token) = token {
                     self.delete(Name::Received(token, packet_id));
                     self.pause_if_full(link);
+                    self.hold(Held::Released(client_id, packet_id));
                     self.hold(Held::Event(link, event));
                 } else {
                     self.acknowledge(link, event);

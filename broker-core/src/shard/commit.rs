@@ -1,6 +1,9 @@
 //! What must last: a turn of the shard is one commit, and what promises it is held until the commit has completed.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -28,6 +31,8 @@ pub(super) enum Held {
     Event(LinkId, Event),
     /// The packet identifier of a QoS 2 message is known to be received, unless the commit fails.
     Received(ClientId, PacketId),
+    /// That of one which was released is forgotten, unless the commit fails.
+    Released(ClientId, PacketId),
     /// A subscription gets messages from the commit's place on, and as many places later.
     Subscribed {
         client_id: ClientId,
@@ -35,8 +40,14 @@ pub(super) enum Held {
         group: Option<Arc<str>>,
         offset: u64,
     },
-    /// Entries of complete deliveries are removed, unless the commit fails.
-    Finished(ClientId, Vec<PacketId>),
+    /// How far a session has come is known to the store, unless the commit fails.
+    Flushed {
+        client_id: ClientId,
+        /// Deliveries whose entries are removed.
+        finished: Vec<PacketId>,
+        /// Complete deliveries beyond the cursor.
+        complete: Vec<Sequence>,
+    },
     /// A message of a shared group is a member's for good.
     Taken(Arc<SharedTarget>, Sequence),
     /// A correction of a retained message's entry has its place.
@@ -67,7 +78,7 @@ pub(super) struct Commits {
     /// Not taken by the driver yet.
     requests: VecDeque<(Ticket, JournalRequest)>,
     /// Links that are not read because too much waits.
-    paused: Vec<LinkId>,
+    paused: BTreeSet<LinkId>,
 }
 
 impl Commits {
@@ -162,9 +173,8 @@ impl Shard {
 
     /// The client adds to what waits for the store: it is not read while that is too much.
     pub(super) fn pause_if_full(&mut self, link: LinkId) {
-        if self.commits.bytes > HOLD_BYTES && !self.commits.paused.contains(&link) {
+        if self.commits.bytes > HOLD_BYTES && self.commits.paused.insert(link) {
             self.metrics.store_pauses.inc();
-            self.commits.paused.push(link);
             self.outputs.push_back(Output::Hold(link));
         }
     }
@@ -281,7 +291,7 @@ impl Shard {
             }
             Held::Taken(target, sequence) => self.settle(&target, sequence, true),
             Held::Corrected(topic) => self.corrected(&topic, first),
-            Held::Received(..) | Held::Finished(..) | Held::Delayed(..) => {}
+            Held::Received(..) | Held::Released(..) | Held::Flushed { .. } | Held::Delayed(..) => {}
         }
     }
 
@@ -290,16 +300,16 @@ impl Shard {
         match held {
             Held::Event(link, event) => self.fail_event(now, link, event, error),
             Held::Received(client_id, packet_id) => {
-                let Some(&key) = self.by_client.get(&client_id) else {
-                    return;
-                };
-                match &mut self.sessions[key.0 as usize] {
-                    Tenant::Online(session) => session.awaiting_rel.retain(|awaited| *awaited != packet_id),
-                    Tenant::Dormant(dormant) => {
-                        if let Some(rest) = &mut dormant.rest {
-                            rest.awaiting_rel.retain(|awaited| *awaited != packet_id);
-                        }
-                    }
+                if let Some(awaiting) = self.awaiting_rel(&client_id) {
+                    awaiting.retain(|awaited| *awaited != packet_id);
+                }
+            }
+            // The store still knows it, and so must the session: its client releases it again.
+            Held::Released(client_id, packet_id) => {
+                if let Some(awaiting) = self.awaiting_rel(&client_id)
+                    && !awaiting.contains(&packet_id)
+                {
+                    awaiting.push(packet_id);
                 }
             }
             Held::Subscribed {
@@ -317,29 +327,51 @@ impl Shard {
                     self.close_session(now, key, closing);
                 }
             }
-            Held::Finished(client_id, finished) => {
-                let Some(&key) = self.by_client.get(&client_id) else {
-                    return;
-                };
-                match &mut self.sessions[key.0 as usize] {
-                    Tenant::Online(session) => {
-                        session.outgoing.give_back_finished(finished);
-                        session.outgoing.forget_stored();
-                        self.mark_dirty(now, key);
-                    }
-                    Tenant::Dormant(dormant) => {
-                        if let Some(rest) = &mut dormant.rest {
-                            rest.outgoing.give_back_finished(finished);
-                            rest.outgoing.forget_stored();
-                        }
-                    }
-                }
-            }
+            Held::Flushed {
+                client_id,
+                finished,
+                complete,
+            } => self.fail_flush(now, &client_id, finished, complete),
             // The lease stands, and is ended with the delivery or the session.
             Held::Taken(..) => {}
             // The entry stays as it is until the next message of the topic, or the next start.
             Held::Corrected(topic) => self.corrected(&topic, Sequence::FIRST),
             Held::Delayed(at, number, message) => self.delay_again(now, at, number, message),
+        }
+    }
+
+    fn awaiting_rel(&mut self, client_id: &ClientId) -> Option<&mut Vec<PacketId>> {
+        let key = *self.by_client.get(client_id)?;
+        match &mut self.sessions[key.0 as usize] {
+            Tenant::Online(session) => Some(&mut session.awaiting_rel),
+            Tenant::Dormant(dormant) => dormant.rest.as_mut().map(|rest| &mut rest.awaiting_rel),
+        }
+    }
+
+    /// All of it is written again with the next change.
+    fn fail_flush(
+        &mut self,
+        now: Timestamp,
+        client_id: &ClientId,
+        finished: Vec<PacketId>,
+        complete: Vec<Sequence>,
+    ) {
+        let Some(&key) = self.by_client.get(client_id) else {
+            return;
+        };
+        match &mut self.sessions[key.0 as usize] {
+            Tenant::Online(session) => {
+                session.outgoing.give_back(finished, complete);
+                if let Some(stored) = &mut session.stored {
+                    stored.cursor = None;
+                }
+                self.mark_dirty(now, key);
+            }
+            Tenant::Dormant(dormant) => {
+                if let Some(rest) = &mut dormant.rest {
+                    rest.outgoing.give_back(finished, complete);
+                }
+            }
         }
     }
 
@@ -364,6 +396,8 @@ impl Shard {
                     ReasonCode::ServerUnavailable,
                     "the session cannot be stored at present",
                 );
+                // Its connection was none.
+                session.will = None;
                 self.end_connection(
                     now,
                     key,

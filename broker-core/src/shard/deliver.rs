@@ -92,7 +92,7 @@ impl Shard {
         match sending {
             Sending::Publish { item, packet_id, dup } => self.send(now, link, key, item, packet_id, dup),
             Sending::Release(packet_id) => {
-                self.emit(link, Event::PubRel(packet_id, crate::ReasonCode::Success))
+                self.acknowledge(link, Event::PubRel(packet_id, crate::ReasonCode::Success))
             }
         }
     }
@@ -116,18 +116,15 @@ impl Shard {
         if self.common.hooks.wants(HookPoint::MessageDelivered) {
             self.delivered_point(now, key, &item.message);
         }
-        let may_be_repeated = |key| {
-            let stored = self.session(key).stored.as_ref();
-            let before = stored.map(|stored| stored.repeats_before);
-            item.sequence
-                .zip(before)
-                .is_some_and(|(sequence, before)| sequence < before)
-        };
-        let mut dup = dup || (item.qos == QoS::AtLeastOnce && may_be_repeated(key));
-        if let (Some(sequence), true) = (item.sequence, item.shared.is_some()) {
-            dup |= self.session_mut(key).outgoing.take_repeated(sequence) && item.qos == QoS::AtLeastOnce;
+        let mut dup = dup;
+        if let (Some(sequence), QoS::AtLeastOnce) = (item.sequence, item.qos) {
+            let session = self.session_mut(key);
+            let stored = session.stored.as_ref();
+            dup |= stored.is_some_and(|stored| sequence < stored.repeats_before)
+                || (item.shared.is_some() && session.outgoing.take_repeated(sequence));
         }
-        let must_be_stored = self.must_be_stored(key, &item, packet_id);
+        let is_exact = item.qos == QoS::ExactlyOnce;
+        let must_be_stored = is_exact && self.must_be_stored(key, &item, packet_id);
         let Queued {
             message,
             qos,
@@ -145,6 +142,9 @@ impl Shard {
         });
         if must_be_stored {
             self.hold(Held::Event(link, event));
+        } else if is_exact {
+            // A repetition does not overtake what the first one waits for.
+            self.acknowledge(link, event);
         } else {
             self.emit(link, event);
         }
@@ -154,7 +154,7 @@ impl Shard {
     /// if that is so and was not done before.
     fn must_be_stored(&mut self, key: SessionKey, item: &Queued, packet_id: Option<PacketId>) -> bool {
         let session = self.session_mut(key);
-        let (Some(stored), Some(packet_id), QoS::ExactlyOnce) = (&session.stored, packet_id, item.qos) else {
+        let (Some(stored), Some(packet_id)) = (&session.stored, packet_id) else {
             return false;
         };
         let token = stored.token;

@@ -72,13 +72,15 @@ impl Shard {
         self.put(Name::Session(token), entry.encode());
     }
 
-    /// Writes one subscription of a persistent session.
+    /// Writes one subscription of a persistent session. `is_new`: it gets what stands in the journal from this commit
+    /// on.
     pub(super) fn store_subscription(
         &mut self,
         key: SessionKey,
         route: FilterId,
         group: Option<&str>,
         replay: bool,
+        is_new: bool,
     ) {
         let tenant = &self.sessions[key.0 as usize];
         let Some(token) = tenant.token() else { return };
@@ -86,10 +88,17 @@ impl Shard {
             return;
         };
         let filter = subscription.kind.describe(self.index.name(route));
+        let since = match subscription.since {
+            // It has been written before, but not committed as far as is known here: its client has no SUBACK yet, and
+            // what it will have been promised then is later than what the tail has seen.
+            Sequence::END if !is_new && self.has_begun() => Some(self.tail.next),
+            Sequence::END => None,
+            since => Some(since),
+        };
         let entry = FilterEntry {
             options: subscription.options,
             id: subscription.id,
-            since: Some(subscription.since).filter(|since| *since < Sequence::END),
+            since,
             replay,
             filter,
         };
@@ -116,16 +125,23 @@ impl Shard {
             return;
         };
         let tenant = &mut self.sessions[key.0 as usize];
-        if let Some(subscription) = tenant.subscriptions_mut().get_mut(route, group)
-            && subscription.since == Sequence::END
-        {
-            subscription.since = since;
-        }
+        let subscription = tenant.subscriptions_mut().get_mut(route, group);
+        let is_new = match subscription.filter(|one| one.since == Sequence::END) {
+            Some(subscription) => {
+                subscription.since = since;
+                true
+            }
+            None => false,
+        };
         match tenant {
             Tenant::Online(session) => {
                 if let Some(stored) = &mut session.stored {
                     stored.unsettled = stored.unsettled.saturating_sub(1);
                     stored.settled_from = stored.settled_from.max(since);
+                }
+                if is_new && group.is_none() {
+                    // From here on what is published reaches it as it is published.
+                    session.replays.begin(self.index.name(route), self.now);
                 }
             }
             Tenant::Dormant(dormant) => dormant.settled_from = dormant.settled_from.max(since),
@@ -153,6 +169,9 @@ impl Shard {
             match self.dirty.pop_front() {
                 Some(key) => {
                     self.close_full_commit();
+                    if let Some(stored) = self.online_mut(key).and_then(|session| session.stored.as_mut()) {
+                        stored.is_dirty = false;
+                    }
                     self.flush_session(key);
                 }
                 None => break,
@@ -172,7 +191,6 @@ impl Shard {
             return;
         };
         let Some(stored) = &mut session.stored else { return };
-        stored.is_dirty = false;
         if stored.reading == Reading::Live && tail < Sequence::END {
             stored.next = stored.next.max(tail);
         }
@@ -191,13 +209,19 @@ impl Shard {
         let outgoing = &mut session.outgoing;
         let changes = Changes::of(outgoing, &mut complete, cursor.next);
         session.stored.as_mut().expect("checked above").complete = complete;
-        if is_new {
-            self.put(Name::Cursor(token), cursor.encode());
-        }
-        self.write_changes(client_id, token, changes);
+        self.write_changes(client_id, token, changes, is_new.then_some(cursor));
     }
 
-    fn write_changes(&mut self, client_id: ClientId, token: Token, changes: Changes) {
+    fn write_changes(
+        &mut self,
+        client_id: ClientId,
+        token: Token,
+        changes: Changes,
+        cursor: Option<CursorEntry>,
+    ) {
+        if let Some(cursor) = cursor {
+            self.put(Name::Cursor(token), cursor.encode());
+        }
         for packet_id in &changes.finished {
             self.delete(Name::Outgoing(token, *packet_id));
         }
@@ -217,14 +241,19 @@ impl Shard {
             }
             self.put(Name::Outgoing(token, packet_id), entry.encode());
         }
-        for sequence in changes.complete {
-            self.put(Name::Complete(token, sequence), bytes::Bytes::new());
+        for sequence in &changes.complete {
+            self.put(Name::Complete(token, *sequence), bytes::Bytes::new());
         }
         for sequence in changes.passed {
             self.delete(Name::Complete(token, sequence));
         }
-        if !changes.finished.is_empty() {
-            self.hold(Held::Finished(client_id, changes.finished));
+        let (finished, complete) = (changes.finished, changes.complete);
+        if cursor.is_some() || !finished.is_empty() || !complete.is_empty() {
+            self.hold(Held::Flushed {
+                client_id,
+                finished,
+                complete,
+            });
         }
     }
 
@@ -277,10 +306,8 @@ impl Shard {
             self.index.get_mut(route).subscribers.remove(key);
         }
         self.put(Name::Session(stored.token), entry.encode());
-        if stored.cursor != Some(cursor) {
-            self.put(Name::Cursor(stored.token), cursor.encode());
-        }
-        self.write_changes(client_id, stored.token, changes);
+        let cursor = Some(cursor).filter(|_| stored.cursor != Some(cursor));
+        self.write_changes(client_id, stored.token, changes, cursor);
         self.sessions[key.0 as usize] = Tenant::Dormant(Box::new(dormant));
         self.arm_session(key);
     }
@@ -418,6 +445,7 @@ fn dormant_of(
     let (packet_id, order) = (session.outgoing.next_packet_id(), session.outgoing.sent());
     let outgoing = std::mem::replace(&mut session.outgoing, Outgoing::new(1));
     let awaiting_rel = std::mem::take(&mut session.awaiting_rel);
+    session.subscriptions.shrink();
     let is_needed =
         !outgoing.is_idle() || !awaiting_rel.is_empty() || !stored.complete.is_empty() || !replays.is_empty();
     Dormant {

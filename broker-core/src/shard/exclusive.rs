@@ -1,6 +1,6 @@
 //! `$exclusive/<topic>`: a subscription that one client holds alone. The shard that a topic hashes to keeps account.
 
-use crate::{ClientId, ShardId, session::SessionKey};
+use crate::{ClientId, ShardId};
 
 use super::{Shard, ShardMessage, partition};
 
@@ -13,12 +13,11 @@ impl Shard {
     /// Claims `topic` for a filter of an operation. `Some`: decided at once.
     pub(super) fn claim_exclusive(
         &mut self,
-        key: SessionKey,
+        client_id: ClientId,
         operation: u64,
         at: usize,
         topic: &str,
     ) -> Option<bool> {
-        let client_id = self.session(key).client.client_id.clone();
         let keeper = self.keeper(topic);
         if keeper == self.id {
             return Some(self.grant_exclusive(topic, &client_id));

@@ -618,7 +618,7 @@ impl Shard {
             message,
         };
         if let Some(session) = self.online_mut(key) {
-            if is_repeated {
+            if is_repeated && qos == QoS::AtLeastOnce {
                 session.outgoing.note_repeated(sequence);
             }
             if session.stored.is_some() {

@@ -1,6 +1,9 @@
 //! The start: sessions, retained and delayed messages as the store has them, before anybody can connect.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     ClientId, Message, PacketId, ShardId, Timestamp,
@@ -97,11 +100,17 @@ impl Shard {
         match name {
             Name::Session(client) => {
                 let session = SessionEntry::decode(value)?;
+                if Token::of(session.client.client_id.as_str()) != client {
+                    return Err(FormatError);
+                }
                 self.parts(client).session = Some(session);
             }
             Name::Cursor(client) => self.parts(client).cursor = Some(CursorEntry::decode(value)?),
-            Name::Filter(client, _) => {
+            Name::Filter(client, filter) => {
                 let found = FilterEntry::decode(value)?;
+                if Token::of(&found.filter) != filter {
+                    return Err(FormatError);
+                }
                 let (subscription, replay) = (
                     self.restore_filter(&found, Sequence(entry.revision.0)),
                     found.replay,
@@ -263,14 +272,20 @@ impl Shard {
 
     /// Parts of a session that has ended, or whose own entry is lost.
     fn forget_parts(&mut self, token: Token, parts: Parts) {
+        let mut routes = BTreeSet::new();
         for (name, subscription, _) in parts.filters {
+            self.close_full_commit();
             self.delete(name);
             if let Some(one) = subscription {
                 if one.kind.group().is_none() {
                     self.discount_subscription(one.route, one.durable);
                 }
-                self.drop_route_if_empty(one.route);
+                routes.insert(one.route);
             }
+        }
+        // Several may be of one route.
+        for route in routes {
+            self.drop_route_if_empty(route);
         }
         if parts.cursor.is_some() {
             self.delete(Name::Cursor(token));
@@ -294,8 +309,13 @@ impl Shard {
             if replay {
                 replays.push(self.index.name(one.route).into());
             }
-            subscriptions.insert(one);
+            if let Some(old) = subscriptions.insert(one)
+                && old.kind.group().is_none()
+            {
+                self.discount_subscription(old.route, old.durable);
+            }
         }
+        subscriptions.shrink();
         let client_id = entry.client.client_id.clone();
         let was_online = entry.presence == PresenceEntry::Online;
         let (expires_at, will_at) =
@@ -337,6 +357,7 @@ impl Shard {
         let key = SessionKey(u32::try_from(at).expect("fewer than 2^32 sessions fit into memory"));
         self.by_client.insert(client_id.clone(), key);
         self.restore_memberships(key, &client_id);
+        self.restore_exclusive(key, &client_id);
         if was_online {
             entry.presence = PresenceEntry::Offline { expires_at, will_at };
             self.restoring().cut_off.push((key, entry));
@@ -384,18 +405,26 @@ impl Shard {
                 group: group.into(),
             })
         };
-        if deliveries
-            .restore(outgoing, &mut self.tail.origins, target)
-            .is_err()
-        {
-            self.metrics.store_unreadable.inc();
-        }
+        let unreadable = deliveries.restore(outgoing, &mut self.tail.origins, target);
+        self.metrics.store_unreadable.add(unreadable);
         Some(Box::new(Rest {
             outgoing: deliveries,
             awaiting_rel,
             complete: complete.into_iter().collect(),
             replays,
         }))
+    }
+
+    /// Topics that it holds alone are its own again.
+    fn restore_exclusive(&mut self, key: SessionKey, client_id: &ClientId) {
+        let subscriptions = self.sessions[key.0 as usize].subscriptions().iter();
+        let exclusive = subscriptions.filter(|one| one.kind == Kind::Exclusive);
+        let topics: Vec<Box<str>> = exclusive.map(|one| self.index.name(one.route).into()).collect();
+        for topic in topics {
+            let number = self.next_number();
+            // Nobody has claimed it before, and nobody waits for the answer.
+            self.claim_exclusive(client_id.clone(), number, 0, &topic);
+        }
     }
 
     fn restore_memberships(&mut self, key: SessionKey, client_id: &ClientId) {

@@ -159,7 +159,13 @@ impl Shard {
         if !replay_is_wanted(options, is_new) || !self.common.config.mqtt.retain_available {
             return;
         }
-        let (number, since) = (self.next_number(), self.now);
+        let number = self.next_number();
+        let route = self.index.find(filter);
+        let subscription = route.and_then(|route| self.session(key).subscriptions.get(route, None));
+        let since = match subscription.map(|one| one.since) {
+            Some(Sequence::END) => Timestamp::NEVER,
+            _ => self.now,
+        };
         let sources = if topic::has_wildcard(filter) {
             (0..self.shards).map(|shard| (ShardId(shard), None)).collect()
         } else {
@@ -282,7 +288,7 @@ impl Shard {
     /// The store need not start it over any more.
     fn replay_done(&mut self, key: SessionKey, filter: &str) {
         if let Some(route) = self.index.find(filter) {
-            self.store_subscription(key, route, None, false);
+            self.store_subscription(key, route, None, false, false);
         }
     }
 

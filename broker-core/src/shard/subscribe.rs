@@ -108,7 +108,7 @@ impl Shard {
         let number = self.next_number();
         for (at, planned) in operation.filters.iter_mut().enumerate() {
             if planned.kind == Kind::Exclusive && !planned.code.is_error() {
-                match self.claim_exclusive(key, number, at, &planned.filter) {
+                match self.claim_exclusive(operation.client_id.clone(), number, at, &planned.filter) {
                     Some(true) => {}
                     Some(false) => planned.code = ReasonCode::QuotaExceeded,
                     None => operation.waiting += 1,
@@ -200,6 +200,7 @@ impl Shard {
         let codes = operation.filters.iter().map(|planned| planned.code).collect();
         let event = Event::SubAck(operation.packet_id, codes);
         if self.token(key).is_some() {
+            self.pause_if_full(operation.link);
             self.hold(Held::Event(operation.link, event));
         } else {
             self.acknowledge(operation.link, event);
@@ -316,6 +317,10 @@ impl Shard {
             let client_id = self.session(key).client.client_id.clone();
             self.release_exclusive(&client_id, &planned.filter);
         }
+        if let Some(old) = old.as_ref().filter(|old| old.kind != planned.kind) {
+            // Its entry has the old prefix in its name.
+            self.unstore_subscription(key, &old.kind, &planned.filter);
+        }
         self.metrics.client_subscribe.inc();
         if planned.is_new {
             self.stats.subscriptions.add(1);
@@ -353,7 +358,7 @@ impl Shard {
     ) {
         let is_replayed = planned.kind.group().is_none() && replay_is_wanted(planned.options, planned.is_new);
         let offset = self.records_gathered();
-        self.store_subscription(key, route, planned.kind.group(), is_replayed);
+        self.store_subscription(key, route, planned.kind.group(), is_replayed, !is_settled);
         if !is_settled {
             let group = match &planned.kind {
                 Kind::Shared(group) => Some(Arc::clone(group)),

@@ -18,6 +18,8 @@ pub(super) struct Sweep {
     next: usize,
     /// The lowest that was found.
     low: Sequence,
+    /// Where the journal ended when it began: what is committed later is not looked for.
+    end: Sequence,
 }
 
 impl Default for Sweep {
@@ -26,6 +28,7 @@ impl Default for Sweep {
             at: Timestamp::NEVER,
             next: 0,
             low: Sequence::END,
+            end: Sequence::END,
         }
     }
 }
@@ -36,9 +39,7 @@ impl Shard {
         if self.sweep.at == Timestamp::NEVER {
             self.sweep = Sweep {
                 at: Timestamp::from_millis(now.as_millis().saturating_add(INTERVAL_MS)),
-                // What is committed from here on is not looked for.
-                low: self.tail.next,
-                next: 0,
+                ..Sweep::default()
             };
         }
     }
@@ -55,6 +56,11 @@ impl Shard {
         let from = self.sweep.next;
         let end = self.sessions.capacity();
         let tail = self.tail.next;
+        if from == 0 {
+            self.sweep.end = tail;
+            // Looked at again at the end: meanwhile a message may go from a group to a session that was looked at.
+            self.sweep.low = tail.min(self.groups_need_from());
+        }
         let mut low = self.sweep.low;
         for at in from..end.min(from + SLICE) {
             match self.sessions.get(at) {
@@ -76,5 +82,8 @@ impl Shard {
         self.sweep.at = Timestamp::NEVER;
         let low = low.min(self.groups_need_from());
         self.stats.journal_low.set(low.0);
+        if self.sweep.end < tail {
+            self.await_sweep(now);
+        }
     }
 }

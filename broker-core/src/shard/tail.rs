@@ -20,12 +20,17 @@ const PAGE: Page = Page {
     bytes_max: 8 << 20,
 };
 
+/// Time until a store that could not answer is asked again.
+const RETRY_SECS: u64 = 1;
+
 /// How far this shard has come.
 #[derive(Debug)]
 pub(super) struct Tail {
     /// Everything before it has been seen. [`Sequence::END`] until the journal has said where it ends.
     pub(super) next: Sequence,
     asked: Option<Ticket>,
+    /// When it is asked again, after the store could not answer; `NEVER` otherwise.
+    pub(super) retry_at: Timestamp,
     /// Publishers of the messages that were read lately.
     pub(super) origins: Origins,
 }
@@ -35,6 +40,7 @@ impl Default for Tail {
         Tail {
             next: Sequence::END,
             asked: None,
+            retry_at: Timestamp::NEVER,
             origins: Origins::default(),
         }
     }
@@ -49,7 +55,7 @@ impl Shard {
         self.is_starting = true;
         self.finish_restore(now);
         if self.tail.asked.is_none() {
-            self.tail.asked = Some(self.ask_store(JournalRequest::Head));
+            self.ask_tail();
         }
         self.apply_effects(now);
     }
@@ -87,6 +93,7 @@ impl Shard {
                 Err(JournalError::OutOfRange(extent)) => self.fall_behind(extent.first),
                 Err(JournalError::Fault(_)) => {
                     self.metrics.store_failures.inc();
+                    self.tail.retry_at = now.after_secs(RETRY_SECS);
                     return;
                 }
             }
@@ -96,11 +103,17 @@ impl Shard {
         }
     }
 
-    fn ask_tail(&mut self) {
-        let request = JournalRequest::Tail {
-            from: self.tail.next,
-            page: PAGE,
-            wait: true,
+    /// Asks for what comes next, or where the journal ends if that is not known.
+    pub(super) fn ask_tail(&mut self) {
+        self.tail.retry_at = Timestamp::NEVER;
+        let request = if self.has_begun() {
+            JournalRequest::Tail {
+                from: self.tail.next,
+                page: PAGE,
+                wait: true,
+            }
+        } else {
+            JournalRequest::Head
         };
         self.tail.asked = Some(self.ask_store(request));
     }

@@ -25,6 +25,7 @@ enum Due {
     Flush,
     Sweep,
     Lookup,
+    Tail,
 }
 
 impl Shard {
@@ -42,18 +43,19 @@ impl Shard {
 
     /// The earliest deadline. The stores of messages know theirs, so that a message that goes early leaves no timer.
     fn next_due(&self) -> Option<(Timestamp, Due)> {
+        let at = |at: Timestamp, due| (at < Timestamp::NEVER).then_some((at, due));
+        let tail = at(self.tail.retry_at, Due::Tail);
         if self.is_starting {
-            return None;
+            return tail;
         }
         let session = self.timers.next().map(|at| (at, Due::Session));
         let delayed = self.delayed.next().map(|at| (coarse(at), Due::Delayed));
         let retained = self.retained.next_expiry().map(|at| (coarse(at), Due::Retained));
         let lookup = self.lookups.is_waiting().then_some((self.now, Due::Lookup));
         let hooks = (self.hooks_at < Timestamp::NEVER).then(|| (coarse(self.hooks_at), Due::Hooks));
-        let at = |at: Timestamp, due| (at < Timestamp::NEVER).then_some((at, due));
         let flush = at(self.flush_at, Due::Flush);
         let sweep = at(self.sweep.at, Due::Sweep);
-        [session, delayed, retained, hooks, lookup, flush, sweep]
+        [session, delayed, retained, hooks, lookup, flush, sweep, tail]
             .into_iter()
             .flatten()
             .min()
@@ -80,6 +82,7 @@ impl Shard {
             Due::Hooks => self.tick(now),
             Due::Flush => self.flush_due(now),
             Due::Sweep => self.sweep_due(now),
+            Due::Tail => self.ask_tail(),
             Due::Lookup if !self.next_lookup() => {
                 self.timeouts = 0;
                 return false;

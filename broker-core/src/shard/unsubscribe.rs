@@ -45,6 +45,7 @@ impl Shard {
         }
         let event = Event::UnsubAck(unsubscribe.packet_id, codes);
         if self.token(key).is_some() {
+            self.pause_if_full(link);
             self.hold(Held::Event(link, event));
         } else {
             self.acknowledge(link, event);

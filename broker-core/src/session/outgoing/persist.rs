@@ -7,7 +7,7 @@ use crate::{
     Message, PacketId, QoS, Timestamp,
     store::{
         Sequence,
-        format::{FormatError, Origins, OutgoingEntry, OutgoingState, decode_message},
+        format::{Origins, OutgoingEntry, OutgoingState, decode_message},
     },
 };
 
@@ -17,6 +17,8 @@ impl Outgoing {
         self.queue = std::collections::VecDeque::new();
         self.queue_bytes = 0;
         self.queue_qos0 = 0;
+        // All leases of QoS 1 were given back.
+        self.repeated.clear();
         for entry in &mut self.inflight {
             if let InflightState::Published(item) = &mut entry.state
                 && let Some(sequence) = item.sequence
@@ -116,8 +118,10 @@ impl Outgoing {
         std::mem::take(&mut self.completed)
     }
 
-    /// They could not be removed: again next time, unless the identifier is in use again.
-    pub(crate) fn give_back_finished(&mut self, finished: Vec<PacketId>) {
+    /// The store could not be told: again next time.
+    pub(crate) fn give_back(&mut self, finished: Vec<PacketId>, complete: Vec<Sequence>) {
+        self.forget_stored();
+        self.completed.extend(complete);
         for packet_id in finished {
             match self.position(packet_id) {
                 Some(at) => self.inflight[at].has_entry = true,
@@ -136,16 +140,14 @@ impl Outgoing {
         ids
     }
 
-    /// Deliveries as the store had them, in any order.
-    ///
-    /// # Errors
-    /// If a message of theirs cannot be read.
+    /// Deliveries as the store had them, in any order. Returns how many have a message that cannot be read.
     pub(crate) fn restore(
         &mut self,
         mut entries: Vec<(PacketId, OutgoingEntry)>,
         origins: &mut Origins,
         target: impl Fn(&str, &str) -> Arc<SharedTarget>,
-    ) -> Result<(), FormatError> {
+    ) -> u64 {
+        let mut unreadable = 0;
         entries.sort_by_key(|(_, entry)| entry.order);
         for (packet_id, entry) in entries {
             let state = match entry.state {
@@ -167,15 +169,21 @@ impl Outgoing {
                             subscription_ids,
                             shared,
                         })),
-                        None => InflightState::Published(Queued {
-                            message: decode_message(&message, origins)?,
-                            qos,
-                            retain,
-                            subscription_ids,
-                            shared,
-                            sequence: None,
-                            priority: 0,
-                        }),
+                        None => {
+                            let Ok(message) = decode_message(&message, origins) else {
+                                unreadable += 1;
+                                continue;
+                            };
+                            InflightState::Published(Queued {
+                                message,
+                                qos,
+                                retain,
+                                subscription_ids,
+                                shared,
+                                sequence: None,
+                                priority: 0,
+                            })
+                        }
                     }
                 }
             };
@@ -192,7 +200,7 @@ impl Outgoing {
         }
         // Whether they are in ring order is not worth finding out.
         self.lapped = !self.inflight.is_empty();
-        Ok(())
+        unreadable
     }
 
     /// Places of messages that have to be fetched before they can be repeated.
@@ -272,6 +280,9 @@ impl Outgoing {
                 }
                 _ => at += 1,
             }
+        }
+        for (_, sequence) in &taken {
+            self.repeated.remove(sequence);
         }
         taken
     }
