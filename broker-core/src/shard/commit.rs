@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    ClientId, Closing, Event, LinkId, Message, PacketId, ReasonCode, Timestamp,
+    ClientId, Closing, Event, LinkId, Message, PacketId, ReasonCode, ShardId, Timestamp,
     filter_index::FilterId,
     session::{SessionKey, SharedTarget, Tenant},
     store::{
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-use super::{Link, Output, Shard, Ticket};
+use super::{Link, Output, Shard, ShardMessage, Ticket};
 
 /// Bytes of one commit; what a turn has beyond goes into further ones.
 const COMMIT_BYTES: usize = 1 << 20;
@@ -50,6 +50,12 @@ pub(super) enum Held {
     },
     /// A message of a shared group is a member's for good.
     Taken(Arc<SharedTarget>, Sequence),
+    /// A new shared group, by its number here, is known to the store.
+    Owned(u64),
+    /// So is how far one has come, unless the commit fails.
+    GroupFlushed(u64),
+    /// Another shard may know that what it announced is seen, and lasts.
+    Passed(ShardId, u64),
     /// A correction of a retained message's entry has its place.
     Corrected(Box<str>),
     /// A delayed message was published, unless the commit fails.
@@ -290,8 +296,14 @@ impl Shard {
                 self.subscription_settled(&client_id, route, group.as_deref(), Sequence(first.0 + offset));
             }
             Held::Taken(target, sequence) => self.settle(&target, sequence, true),
+            Held::Owned(_) => self.group_stored(),
+            Held::Passed(shard, operation) => self.outbound.push(shard, ShardMessage::Passed(operation)),
             Held::Corrected(topic) => self.corrected(&topic, first),
-            Held::Received(..) | Held::Released(..) | Held::Flushed { .. } | Held::Delayed(..) => {}
+            Held::Received(..)
+            | Held::Released(..)
+            | Held::Flushed { .. }
+            | Held::GroupFlushed(_)
+            | Held::Delayed(..) => {}
         }
     }
 
@@ -332,6 +344,13 @@ impl Shard {
                 finished,
                 complete,
             } => self.fail_flush(now, &client_id, finished, complete),
+            Held::Owned(number) => {
+                self.group_stored();
+                self.fail_group(number);
+            }
+            Held::GroupFlushed(number) => self.fail_group(number),
+            // Its member's own entry has failed too, or says what the group's would.
+            Held::Passed(shard, operation) => self.outbound.push(shard, ShardMessage::Passed(operation)),
             // The lease stands, and is ended with the delivery or the session.
             Held::Taken(..) => {}
             // The entry stays as it is until the next message of the topic, or the next start.

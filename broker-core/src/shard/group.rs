@@ -41,6 +41,8 @@ pub(super) struct OwnedGroups {
     numbers: HashMap<Arc<SharedTarget>, u64, foldhash::quality::RandomState>,
     last: u64,
     dirty: BTreeSet<u64>,
+    /// New ones whose entries are not committed.
+    unsettled: usize,
 }
 
 /// One group on one filter.
@@ -208,8 +210,32 @@ impl Shard {
                 next: group.next,
             };
             self.put(Name::Group(group.token), entry.encode());
+            self.owned.unsettled += 1;
+            self.hold(Held::Owned(self.owned.last + 1));
         }
         self.owned.add(group);
+    }
+
+    pub(super) fn group_stored(&mut self) {
+        self.owned.unsettled = self.owned.unsettled.saturating_sub(1);
+    }
+
+    /// How far the group has come is written again.
+    pub(super) fn fail_group(&mut self, number: u64) {
+        if let Some(group) = self.owned.groups.get_mut(&number) {
+            group.stored = None;
+            self.mark_group(number);
+        }
+    }
+
+    /// Another shard asks whether all is seen that it announced. If that made a group persistent, its member may be
+    /// promised something only when the group's entry is committed.
+    pub(super) fn pass(&mut self, from: ShardId, operation: u64) {
+        if self.owned.unsettled > 0 {
+            self.hold(Held::Passed(from, operation));
+        } else {
+            self.outbound.push(from, ShardMessage::Passed(operation));
+        }
     }
 
     /// Its last persistent member has left: what was not delivered is for nobody.
@@ -279,6 +305,7 @@ impl Shard {
             };
             if is_new {
                 self.put(Name::Group(token), entry.encode());
+                self.hold(Held::GroupFlushed(number));
             }
             for sequence in passed {
                 self.delete(Name::Taken(token, sequence));

@@ -23,7 +23,7 @@ impl Shard {
             } => self.lease_settled(&target, sequence, is_taken),
             ShardMessage::Returned { target, sequence } => self.lease_returned(&target, sequence),
             ShardMessage::Route(change) => self.change_route(from, change),
-            ShardMessage::Barrier(operation) => self.outbound.push(from, ShardMessage::Passed(operation)),
+            ShardMessage::Barrier(operation) => self.pass(from, operation),
             ShardMessage::Passed(operation) => self.operation_passed(now, operation),
             ShardMessage::Retain(message) => {
                 self.retain_here(&message);
