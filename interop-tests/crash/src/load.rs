@@ -349,7 +349,14 @@ impl Actor<'_> {
             Kind::Delayed(_) => &traffic.delayed,
             _ => &traffic.plain,
         };
-        let topic = topics[usize::try_from(random.below(topics.len() as u64)).unwrap_or(0)];
+        let at = usize::try_from(random.below(topics.len() as u64)).unwrap_or(0);
+        let topic = topics[at];
+        let qos = match kind {
+            // One QoS for each: a QoS 1 message that is sent again is published again, behind a QoS 2 message that
+            // followed it and is not.
+            Kind::Retained | Kind::Clear => 1 + u8::from(at % 2 == 1),
+            _ => 1 + u8::from(random.once_in(2)),
+        };
         let name = &self.shared.topics[usize::from(topic)];
         let padding = if random.once_in(50) { 4000 } else { 200 };
         Outgo {
@@ -358,7 +365,7 @@ impl Actor<'_> {
                 _ => name.clone(),
             },
             topic,
-            qos: traffic.qos.unwrap_or(1 + u8::from(random.once_in(2))),
+            qos: traffic.qos.unwrap_or(qos),
             kind,
             padding: usize::try_from(random.below(padding)).unwrap_or(0),
         }

@@ -48,7 +48,7 @@ impl Message {
     }
 }
 
-/// How often one client, or group, got one message.
+/// How often one client got one message.
 #[derive(Clone, Copy, Debug, Default)]
 struct Got {
     /// Deliveries to the application.
@@ -57,10 +57,30 @@ struct Got {
     fresh: u16,
     /// Also as a retained message of a new subscription.
     at_all: bool,
-    /// By whom, on which of its connections and after how many kills, the last time.
-    by: ClientNo,
+    /// On which connection, the last time.
     connection: u32,
+}
+
+/// How often the members of a group got one message.
+#[derive(Clone, Debug, Default)]
+struct GotByGroup {
+    times: u16,
+    /// Of them, as a new message: without DUP or to another member, unless it may be handed on.
+    fresh: u16,
+    /// A member got it with QoS 2.
+    is_once: bool,
+    deliveries: Vec<ToMember>,
+}
+
+/// One delivery to a member.
+#[derive(Clone, Debug)]
+struct ToMember {
+    member: ClientNo,
+    connection: u32,
+    /// After how many kills.
     kills: u32,
+    /// Another member got it in place of this one.
+    is_handed_on: bool,
 }
 
 /// What one client got.
@@ -83,7 +103,7 @@ impl Received {
 
 /// What the members of each shared filter got.
 #[derive(Debug, Default)]
-pub(super) struct Groups(BTreeMap<TextNo, BTreeMap<(ClientNo, u32), Got>>);
+pub(super) struct Groups(BTreeMap<TextNo, BTreeMap<(ClientNo, u32), GotByGroup>>);
 
 fn entry(got: &mut Vec<Got>, number: u32) -> &mut Got {
     let index = number.saturating_sub(1) as usize;
@@ -223,31 +243,34 @@ impl Walk<'_> {
         let about = (delivery.publisher, delivery.number);
         let got = self.groups.0.entry(filter).or_default().entry(about).or_default();
         let kills = self.process.kills;
-        // The member that had it before is gone, so that the broker could not know whether it has it.
-        let is_moved = got.times > 0
-            && (got.kills != kills || {
-                let other = &self.sessions[usize::from(got.by)];
-                other.connection != got.connection || !other.is_open()
-            });
-        got.at_all = true;
-        got.times += 1;
-        let is_handed_on = is_moved && got.by != client;
-        got.fresh += u16::from(!delivery.dup && !is_handed_on);
-        let (times, fresh) = (got.times, got.fresh);
-        let max = message.deliveries_max();
-        let is_doubled = match delivery.qos {
-            1 => fresh > max || (times > max && !is_moved),
-            _ => times > max,
+        let connection = self.sessions[usize::from(client)].connection;
+        // A member that had it is gone, so that the broker could not know whether it has it.
+        let is_gone = |it: &&mut ToMember| {
+            let other = &self.sessions[usize::from(it.member)];
+            let is_past = it.kills != kills || other.connection != it.connection || !other.is_open();
+            it.member != client && !it.is_handed_on && is_past
         };
-        let by = got.by;
-        got.by = client;
-        got.connection = self.sessions[usize::from(client)].connection;
-        got.kills = kills;
+        let had_it = got.deliveries.iter().any(|it| it.member == client);
+        if !had_it && let Some(gone) = got.deliveries.iter_mut().find(is_gone) {
+            gone.is_handed_on = true;
+        } else {
+            got.fresh += u16::from(!had_it || !delivery.dup);
+        }
+        got.times += 1;
+        got.deliveries.push(ToMember {
+            member: client,
+            connection,
+            kills,
+            is_handed_on: false,
+        });
+        let (times, fresh) = (got.times, got.fresh);
+        // What a member has begun to get with QoS 2 it gets to the end, and nobody else gets it (MQTT 5 §4.8.2).
+        let is_doubled = got.is_once || fresh > message.deliveries_max();
+        got.is_once |= delivery.qos == 2;
         if is_doubled {
             let text = format!(
-                "QoS {} delivered {times} times to the group, {fresh} as new, before to {}",
-                delivery.qos,
-                self.history.name(by)
+                "QoS {} delivered {times} times to the group, {fresh} as new",
+                delivery.qos
             );
             self.report.add(Violation {
                 fault: message.fault(Fault::Doubled),

@@ -116,9 +116,8 @@ impl Session {
         }
         self.away_until = None;
         self.is_pending = true;
-        if let Some(will) = &mut self.will {
-            will.is_removed = false;
-        }
+        // Whether DISCONNECT has outlived the process is not known.
+        self.will = self.will.take().filter(|will| !will.is_removed);
     }
 
     fn connecting(&mut self, index: usize, at: u32, clean: bool) {

@@ -317,6 +317,22 @@ fn a_group_gets_a_message_once_unless_the_member_is_gone() {
 }
 
 #[test]
+fn a_member_with_qos_1_that_is_gone_may_be_followed_by_one_with_qos_2() {
+    for (first, second, doubled) in [(1, 2, 0), (2, 1, 1)] {
+        let mut story = Story::new();
+        story
+            .subscribe(ONE, SHARED, first)
+            .subscribe(TWO, SHARED, second)
+            .publish(1, 2);
+        story
+            .get(ONE, 1, first, false)
+            .leave(ONE)
+            .get(TWO, 1, second, false);
+        assert_eq!(story.report().count(Fault::Doubled), doubled, "{first} {second}");
+    }
+}
+
+#[test]
 fn first_deliveries_are_in_order_for_each_topic_and_qos() {
     let mut story = Story::new();
     story
