@@ -83,6 +83,8 @@ impl Shard {
     /// If it cannot be read: what it belongs to is restored without it.
     pub fn restore(&mut self, now: Timestamp, entry: &Entry) -> Result<(), RestoreError> {
         self.now = now;
+        // The worker has turns between the entries: what is due waits until everybody can be reached.
+        self.is_starting = true;
         let Some(name) = Name::parse(&entry.key) else {
             return Ok(());
         };
