@@ -31,6 +31,8 @@ mod shared;
 mod subscribe;
 mod sweep;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod timeout;
 mod unsubscribe;
 
