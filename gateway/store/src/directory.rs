@@ -3,6 +3,7 @@
 use std::{
     fs::{self, TryLockError},
     io::{self, Write},
+    os::unix::fs::DirBuilderExt,
     path::Path,
 };
 
@@ -24,7 +25,9 @@ pub(crate) struct Directory {
 impl Directory {
     /// Takes the directory; a new one gets an identity.
     pub(crate) fn open(dir: &Path) -> Result<Directory, OpenError> {
-        fs::create_dir_all(dir).map_err(|error| OpenError::io("make", dir, error))?;
+        // What clients have said is nobody else's business.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(|error| OpenError::io("make", dir, error))?;
         // Before anything is written: a wrong path must stay as it is.
         let known = read_version(dir)?;
         if known.is_none() && !is_unused(dir)? {
@@ -116,6 +119,8 @@ fn write_version(dir: &Path) -> Result<u64, OpenError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -123,6 +128,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         let first = Directory::open(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "nobody else reads it");
         assert!(matches!(Directory::open(&path), Err(OpenError::Locked(_))));
         let id = first.store_id;
         drop(first);

@@ -124,14 +124,16 @@ impl JournalHandle {
         keep: Keep,
         page: Page,
     ) {
-        if from > self.engine.view.next() {
+        // In this order: what stands before `next` and is indexed is known to be.
+        let next = self.engine.view.next();
+        if from > next {
             let extent = self.engine.view.extent();
             self.answer(ticket, Err(JournalError::OutOfRange(extent)));
         } else if from >= self.engine.view.indexed_end() {
             // The usual case of a session that is up to date.
             let found = JournalReply::Found {
                 records: Vec::new(),
-                next: from,
+                next,
                 at_end: true,
                 passed_over: 0,
             };

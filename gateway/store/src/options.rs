@@ -30,6 +30,9 @@ pub struct Options {
     /// Memory for topic indexes of sealed segments and for what was read of index files. That of the segment being
     /// written comes on top: 16 bytes per record, and about 45 bytes and the name per topic. Default: 64 MiB.
     pub index_bytes: usize,
+    /// Work that one `Read` may do before another has its turn: records and topics looked at, about. Default: 100 000,
+    /// some milliseconds.
+    pub read_work_max: u64,
     /// Memory for writes that the tables do not have yet; beyond, commits wait. Default: 16 MiB.
     pub tables_backlog_bytes: usize,
     /// Memory for what was read of the tables. Default: 16 MiB.
@@ -44,7 +47,7 @@ pub struct Options {
     pub dedup_ids_max: usize,
     /// Where the log's files are. The tables are always real files.
     pub files: Arc<dyn Files>,
-    /// Told about long work while the store opens.
+    /// Told about long work while the store opens: when 64 MiB of log or more have to be read.
     pub progress: Option<Box<dyn FnMut(Progress) + Send>>,
 }
 
@@ -61,6 +64,7 @@ impl Options {
             group_wait: Duration::ZERO,
             ring_bytes: 32 << 20,
             index_bytes: 64 << 20,
+            read_work_max: 100_000,
             tables_backlog_bytes: 16 << 20,
             tables_cache_bytes: 16 << 20,
             record_bytes_max: 2 << 20,

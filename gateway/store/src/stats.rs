@@ -1,4 +1,7 @@
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 /// What a store has done and how it is. Counters start with the process.
 #[derive(Debug, Default)]
@@ -50,6 +53,8 @@ pub struct StoreStats {
     /// Places of the log whose writes are not in the tables' files yet: they would be read again after a crash.
     pub tables_lag: AtomicU64,
     state: AtomicU8,
+    /// When the group began that is being written or synced, in milliseconds since the Unix epoch; 0: none is.
+    write_began: AtomicU64,
 }
 
 /// Whether a store takes commits.
@@ -73,6 +78,21 @@ impl StoreStats {
         }
     }
 
+    /// How long the group that is being written and synced has been under way: what a disk that does not answer is
+    /// known by, before it answers.
+    pub fn write_under_way(&self) -> Duration {
+        match self.write_began.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            began => Duration::from_millis(wall_clock_millis().saturating_sub(began)),
+        }
+    }
+
+    /// A group is being written from now on (`true`), or is done.
+    pub(crate) fn set_writing(&self, writing: bool) {
+        let began = if writing { wall_clock_millis() } else { 0 };
+        self.write_began.store(began, Ordering::Relaxed);
+    }
+
     /// Returns the state before. A failed store stays so.
     pub(crate) fn set_state(&self, state: State) -> State {
         let before = self.state();
@@ -81,6 +101,12 @@ impl StoreStats {
         }
         before
     }
+}
+
+/// Milliseconds since the Unix epoch, by the computer's clock.
+pub(crate) fn wall_clock_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn add(counter: &AtomicU64, number: u64) {

@@ -20,6 +20,7 @@ struct Directories {
     segment_bytes: u64,
     ring_bytes: usize,
     index_bytes: usize,
+    read_work_max: u64,
 }
 
 impl Directories {
@@ -29,6 +30,7 @@ impl Directories {
         options.segment_bytes = self.segment_bytes;
         options.ring_bytes = self.ring_bytes;
         options.index_bytes = self.index_bytes;
+        options.read_work_max = self.read_work_max;
         options.record_bytes_max = 64 << 10;
         options.in_flight_max = 32;
         options.dedup_window = Duration::from_secs(10);
@@ -72,6 +74,7 @@ fn large() -> Directories {
         segment_bytes: 64 << 20,
         ring_bytes: 32 << 20,
         index_bytes: 64 << 20,
+        read_work_max: 100_000,
     }
 }
 
@@ -82,6 +85,7 @@ fn small() -> Directories {
         segment_bytes: 4 << 10,
         ring_bytes: 0,
         index_bytes: 0,
+        read_work_max: 1,
     }
 }
 

@@ -5,21 +5,21 @@ use std::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use broker_core::{
     Timestamp,
     store::{Durability, Sequence},
 };
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::{Engine, KeeperMessage, ReaderMessage};
 use crate::{
     files::Files,
     log::{segment::SegmentEnd, view::Snapshot},
     options::Options,
-    stats::{State, add},
+    stats::{State, add, wall_clock_millis},
 };
 
 pub(super) struct Keeper {
@@ -144,7 +144,7 @@ impl Keeper {
         due
     }
 
-    /// Counts what goes, and says so if somebody may have needed it.
+    /// Counts what goes, and says what a limit took; the alarm is raised by whoever watches the counters.
     fn report(&self, snapshot: &Snapshot, due: &[(SegmentEnd, Reason)]) {
         let stats = &self.engine.stats;
         let mut totals = snapshot
@@ -163,12 +163,12 @@ impl Keeper {
             add(counter, records);
             if *reason != Reason::Cursor {
                 let limit = if *reason == Reason::Size { "size" } else { "age" };
-                warn!(
+                info!(
                     limit,
                     records,
                     first = first.0,
                     last = end.next.0.saturating_sub(1),
-                    "ALARM: records were dropped from the log by a limit though sessions may still want them"
+                    "records were dropped from the log by a limit, also if sessions still want them"
                 );
             }
             first = first.max(end.next);
@@ -185,6 +185,5 @@ impl Keeper {
 }
 
 fn wall_clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    Timestamp::from_millis(wall_clock_millis())
 }

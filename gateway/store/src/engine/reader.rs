@@ -23,8 +23,6 @@ use crate::{
     options::Options,
 };
 
-/// Work that one task may do before another has its turn: records or topics looked at, about. Some milliseconds.
-const WORK_MAX: u64 = 100_000;
 /// Records that are fetched between two looks at the work done.
 const FETCH_STEP: usize = 64;
 /// Entries that a tail looks at together.
@@ -80,6 +78,8 @@ pub(super) struct Reader {
     inbox: Receiver<ReaderMessage>,
     engine: Arc<Engine>,
     segments: Segments,
+    /// Work that a task may do at first before another has its turn.
+    work_max: u64,
     /// Tasks, and how much work each may do.
     tasks: VecDeque<(Task, u64)>,
 }
@@ -95,6 +95,7 @@ impl Reader {
             inbox,
             segments: Segments::new(Arc::clone(&engine), options, seed),
             engine,
+            work_max: options.read_work_max.max(1),
             tasks: VecDeque::new(),
         }
     }
@@ -129,7 +130,7 @@ impl Reader {
                 self.inbox.try_recv()
             };
             match message {
-                Ok(ReaderMessage::Task(task)) => self.tasks.push_back((task, WORK_MAX)),
+                Ok(ReaderMessage::Task(task)) => self.tasks.push_back((task, self.work_max)),
                 Ok(ReaderMessage::Follow) => self.segments.follow(),
                 Ok(ReaderMessage::Dropped(bases)) => self.segments.forget(&bases),
                 Ok(ReaderMessage::Close) | Err(TryRecvError::Disconnected) => return false,

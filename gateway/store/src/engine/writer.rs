@@ -111,7 +111,10 @@ impl Writer {
             self.group.tell(None);
             return;
         }
-        match self.append(log) {
+        self.engine.stats.set_writing(true);
+        let appended = self.append(log);
+        self.engine.stats.set_writing(false);
+        match appended {
             Ok(offset) => self.publish(log, offset),
             Err(error) => {
                 let fault = match error {

@@ -270,6 +270,7 @@ impl Recovery<'_> {
                 commits: 0,
             },
         };
+        self.report(state.progress);
         for ((candidate, segment), wanted) in candidates.iter().zip(&segments).zip(&wanted) {
             state.totals = segment.before;
             state.next = state.next.max(segment.base);
@@ -277,7 +278,7 @@ impl Recovery<'_> {
                 self.read_segment(candidate, &mut state)?;
             }
         }
-        (self.progress)(state.progress);
+        self.report(state.progress);
         if self.applied > state.next {
             warn!(
                 log = state.next.0,
@@ -311,6 +312,13 @@ impl Recovery<'_> {
         })
     }
 
+    /// Tells how far it is, if it takes long enough for that.
+    fn report(&mut self, progress: Progress) {
+        if progress.bytes_total >= REPORT_BYTES {
+            (self.progress)(progress);
+        }
+    }
+
     /// The first segment of a log without any.
     fn begin(&self, state: &Replay) -> Result<Arc<dyn File>, OpenError> {
         let segment = Segment::new(self.dir, state.next, state.totals);
@@ -342,7 +350,7 @@ impl Recovery<'_> {
                     self.replay_frame(&header, body, state)?;
                     let bytes = start + offset + header.frame_len();
                     if bytes / REPORT_BYTES > state.progress.bytes / REPORT_BYTES {
-                        (self.progress)(Progress {
+                        self.report(Progress {
                             bytes,
                             ..state.progress
                         });

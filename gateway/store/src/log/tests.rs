@@ -36,10 +36,13 @@ fn seed() -> Seed {
     Seed::new(STORE_ID)
 }
 
+/// Keys with their values.
+type Writes = Vec<(String, Option<Bytes>)>;
+
 /// What recovery found: each commit with its writes, and the records of all segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Contents {
-    commits: Vec<(u64, Vec<(String, Option<Bytes>)>)>,
+    commits: Vec<(u64, Writes)>,
     records: Vec<(u64, Bytes)>,
 }
 
@@ -112,7 +115,7 @@ struct Scripted {
     frame: std::ops::Range<usize>,
     group: std::ops::Range<usize>,
     first: u64,
-    writes: Vec<(String, Option<Bytes>)>,
+    writes: Writes,
     records: Vec<(u64, Bytes)>,
 }
 
@@ -236,9 +239,14 @@ fn a_log_cut_anywhere_keeps_what_was_synced_and_shows_nothing_by_halves() {
                 "{} cut at {cut}",
                 path.display()
             );
+            // No place that was written is used again, whether anybody was told or not.
             for commit in &script {
-                let synced = commit.segment < path || (commit.segment == path && commit.group.end <= cut);
-                assert!(!synced || recovered.next.0 > commit.first);
+                let written = commit.segment < path || (commit.segment == path && commit.frame.start < cut);
+                assert!(
+                    !written || recovered.next.0 > commit.first,
+                    "{} cut at {cut}",
+                    path.display()
+                );
             }
             // Once more, and then it goes on after everything that was ever there in this file.
             let (again, found_again) = recover(&after, &stats);

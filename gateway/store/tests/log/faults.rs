@@ -194,6 +194,7 @@ fn a_slow_sync_holds_up_commits_and_nobody_else() {
             Ok(JournalReply::Committed { .. })
         ));
     }
+    assert!(store.stats().write_under_way().is_zero());
     assert_eq!(bodies(&mut reader).len(), 50);
     let after = files.counts();
     let (appends, syncs) = (after.appends - before.appends, after.syncs - before.syncs);

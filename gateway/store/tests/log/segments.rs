@@ -16,6 +16,7 @@ fn options(dir: &Path, files: &FaultyFiles) -> Options {
     options.segment_bytes = 4 << 10;
     options.ring_bytes = 0;
     options.index_bytes = 0;
+    options.read_work_max = 1;
     options
 }
 
@@ -127,14 +128,25 @@ fn check_backlogs(client: &mut Client, model: &[(String, Record)]) {
     }
 }
 
+/// The smallest segments, and some with more topics than are read one by one.
+const SEGMENT_BYTES: [(u64, usize); 2] = [(4 << 10, 400), (24 << 10, 600)];
+
 #[test]
 fn backlogs_are_found_wherever_their_index_is() {
+    for (segment_bytes, commits) in SEGMENT_BYTES {
+        check_indexes(segment_bytes, commits);
+    }
+}
+
+fn check_indexes(segment_bytes: u64, commits: usize) {
     let (dir, files) = (tempfile::tempdir().unwrap(), FaultyFiles::new());
     let mut numbers = Numbers(1);
-    let store = open(&dir, &files);
+    let mut small = options(dir.path(), &files);
+    small.segment_bytes = segment_bytes;
+    let store = Store::open(small).unwrap();
     let mut client = Client::new(store.journal());
-    let mut model = fill(&mut client, &mut numbers, 400);
-    assert!(store.stats().segments.load(Relaxed) > 10);
+    let mut model = fill(&mut client, &mut numbers, commits);
+    assert!(store.stats().segments.load(Relaxed) > 3);
     check_backlogs(&mut client, &model);
     assert!(
         store.stats().index_bytes_written.load(Relaxed) > 0,
@@ -149,6 +161,8 @@ fn backlogs_are_found_wherever_their_index_is() {
         let mut options = options(dir.path(), &files);
         options.index_bytes = index_bytes;
         options.ring_bytes = index_bytes;
+        options.segment_bytes = segment_bytes;
+        options.read_work_max = 1 + index_bytes as u64;
         let store = Store::open(options).unwrap();
         let mut client = Client::new(store.journal());
         check_backlogs(&mut client, &model);

@@ -122,3 +122,37 @@ impl PageWriter {
         self.bytes.extend_from_slice(&sum);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::files::{FaultyFiles, Files};
+
+    fn read(bytes: Vec<u8>, number: u32) -> io::Result<Arc<[u8]>> {
+        let files = FaultyFiles::new();
+        let path = Path::new("/x");
+        files.put(path, bytes);
+        PageCache::new(0).page(1, &*files.open(path)?, number, Seed::new(1))
+    }
+
+    #[test]
+    fn a_page_is_as_it_was_written_and_where_it_was_written() {
+        let mut writer = PageWriter::new(Seed::new(1));
+        let content: Vec<u8> = (0..CONTENT_BYTES + 9).map(|at| at as u8).collect();
+        content.chunks(13).for_each(|piece| writer.write(piece));
+        let bytes = writer.finish();
+        assert_eq!(bytes.len(), 2 * PAGE_BYTES);
+        assert_eq!(read(bytes.clone(), 0).unwrap()[..], content[..CONTENT_BYTES]);
+        assert_eq!(read(bytes.clone(), 1).unwrap()[..9], content[CONTENT_BYTES..]);
+        assert!(read(bytes.clone(), 2).is_err());
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            assert!(read(flipped, (at / PAGE_BYTES) as u32).is_err(), "byte {at}");
+        }
+        let swapped = [&bytes[PAGE_BYTES..], &bytes[..PAGE_BYTES]].concat();
+        assert!(read(swapped.clone(), 0).is_err() && read(swapped, 1).is_err());
+    }
+}
