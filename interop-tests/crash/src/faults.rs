@@ -274,12 +274,14 @@ impl Trial {
         if done.volatile < BAD_TIME.as_secs() * 50 {
             self.fault("traffic that needs no store did not go on");
         }
-        let system = self.run.shared.system("store");
-        for (topic, text) in &system {
+        let system = self.run.shared.system("/store/");
+        let is_told = |topic: &str| topic.ends_with("/store/state") || topic.ends_with("/store/failures");
+        for (topic, text) in system.iter().filter(|(topic, _)| is_told(topic)) {
             println!("         {topic} {text}");
         }
-        if system.is_empty() {
-            self.fault("$SYS tells nothing of the store");
+        let state = system.iter().find(|(topic, _)| topic.ends_with("/store/state"));
+        if state.is_none_or(|(_, text)| text == "ok") {
+            self.fault("$SYS does not tell that the store cannot write");
         }
         Ok(())
     }
