@@ -58,7 +58,9 @@ pub(super) enum Held {
     Passed(ShardId, u64),
     /// A correction of a retained message's entry has its place.
     Corrected(Box<str>),
-    /// A delayed message was published, unless the commit fails.
+    /// A message was delayed, unless the commit fails.
+    Kept(Timestamp, u64),
+    /// A delayed message or a Will was published, unless the commit fails.
     Delayed(Timestamp, u64, Message),
 }
 
@@ -303,6 +305,7 @@ impl Shard {
             | Held::Released(..)
             | Held::Flushed { .. }
             | Held::GroupFlushed(_)
+            | Held::Kept(..)
             | Held::Delayed(..) => {}
         }
     }
@@ -355,6 +358,7 @@ impl Shard {
             Held::Taken(..) => {}
             // The entry stays as it is until the next message of the topic, or the next start.
             Held::Corrected(topic) => self.corrected(&topic, Sequence::FIRST),
+            Held::Kept(at, number) => self.keep_no_longer(at, number),
             Held::Delayed(at, number, message) => self.delay_again(now, at, number, message),
         }
     }

@@ -26,6 +26,8 @@ struct Waiting {
     message: Message,
     /// The time in the name of its entry: it is due later if it could not be committed then.
     named: Timestamp,
+    /// It was handed out then, and only the store lacks it.
+    is_handed_out: bool,
 }
 
 impl Delayed {
@@ -85,6 +87,7 @@ impl Shard {
         };
         self.put(Name::Delayed(at.as_millis(), number), entry.encode());
         self.keep_delayed(at, number, message);
+        self.hold(Held::Kept(at, number));
         self.metrics.messages_delayed.inc();
         Ok(Dispatched {
             is_matched: true,
@@ -103,9 +106,12 @@ impl Shard {
     /// Keeps a message that has an entry of this name.
     pub(super) fn keep_delayed(&mut self, at: Timestamp, number: u64, message: Message) {
         self.delayed.last = self.delayed.last.max(number);
-        self.delayed
-            .messages
-            .insert((at, number), Waiting { message, named: at });
+        let waiting = Waiting {
+            message,
+            named: at,
+            is_handed_out: false,
+        };
+        self.delayed.messages.insert((at, number), waiting);
         self.stats.delayed.set(self.delayed.messages.len() as u64);
     }
 
@@ -114,12 +120,24 @@ impl Shard {
         let Some(((_, number), waiting)) = self.delayed.messages.pop_first() else {
             return;
         };
-        let Waiting { message, named } = waiting;
+        let Waiting {
+            message,
+            named,
+            is_handed_out,
+        } = waiting;
         self.stats.delayed.set(self.delayed.messages.len() as u64);
         let name = Name::Delayed(named.as_millis(), number);
         if message.is_expired(now) {
             self.metrics.messages_dropped_expired.inc();
             return self.delete(name);
+        }
+        if is_handed_out {
+            let is_stored = self.store_again(&message);
+            self.delete(name);
+            if is_stored {
+                self.hold(Held::Delayed(named, number, message));
+            }
+            return;
         }
         // Its publisher, if there still, gets none of it through a subscription with No Local [MQTT-3.8.3-3].
         let publisher = self.by_client.get(&message.origin().client_id).copied();
@@ -132,9 +150,25 @@ impl Shard {
         }
     }
 
+    /// A message that was handed out is committed later if it cannot be now, as one is that was delayed.
+    pub(super) fn hold_again(&mut self, now: Timestamp, message: Message) {
+        let number = self.delayed_number();
+        self.hold(Held::Delayed(now, number, message));
+    }
+
+    /// It could not be committed, and its publisher is told so.
+    pub(super) fn keep_no_longer(&mut self, at: Timestamp, number: u64) {
+        self.delayed.messages.remove(&(at, number));
+        self.stats.delayed.set(self.delayed.messages.len() as u64);
+    }
+
     /// What was due could not be committed: it is due again, a little later.
     pub(super) fn delay_again(&mut self, now: Timestamp, named: Timestamp, number: u64, message: Message) {
-        let waiting = Waiting { message, named };
+        let waiting = Waiting {
+            message,
+            named,
+            is_handed_out: true,
+        };
         self.delayed.messages.insert((now.after_secs(1), number), waiting);
         self.stats.delayed.set(self.delayed.messages.len() as u64);
     }

@@ -191,6 +191,9 @@ impl Shard {
         };
         self.metrics.wills_published.inc();
         // Nobody is left to be told of a limit: the limit has counted it.
-        let _ = self.dispatch(now, message, Some(key));
+        let dispatched = self.dispatch(now, message.clone(), Some(key));
+        if dispatched.is_ok_and(|dispatched| dispatched.is_stored) {
+            self.hold_again(now, message);
+        }
     }
 }

@@ -361,7 +361,7 @@ impl Shard {
         }
     }
 
-    fn may_last(&self, message: &Message) -> bool {
+    pub(super) fn may_last(&self, message: &Message) -> bool {
         message.qos() > QoS::AtMostOnce || self.common.config.mqtt.upgrade_qos
     }
 

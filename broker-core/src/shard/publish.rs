@@ -295,19 +295,7 @@ impl Shard {
             return self.delay(now, &message);
         }
         let (is_matched, is_durable) = self.route(now, &message, publisher);
-        let is_retained = message.retain() && self.retain(&message);
-        if is_durable || is_retained {
-            let record = self.append(&message, is_durable);
-            if is_retained {
-                let name = Name::Retained(Token::of(message.topic()));
-                let value = if message.payload().is_empty() {
-                    Value::Delete
-                } else {
-                    Value::PutRecord(record)
-                };
-                self.write(name, value);
-            }
-        }
+        let is_stored = self.store_message(&message, is_durable);
         if !is_matched && !message.retain() {
             // What the node says of itself mostly goes unheard: counted, it would hide what clients lose.
             if !message.topic().starts_with("$SYS/") {
@@ -318,8 +306,36 @@ impl Shard {
         }
         Ok(Dispatched {
             is_matched,
-            is_stored: is_durable || is_retained,
+            is_stored,
         })
+    }
+
+    /// Makes the message part of the turn's commit if that is for somebody. True if so.
+    fn store_message(&mut self, message: &Message, is_durable: bool) -> bool {
+        let is_retained = message.retain() && self.retain(message);
+        if !is_durable && !is_retained {
+            return false;
+        }
+        let record = self.append(message, is_durable);
+        if is_retained {
+            let name = Name::Retained(Token::of(message.topic()));
+            let value = if message.payload().is_empty() {
+                Value::Delete
+            } else {
+                Value::PutRecord(record)
+            };
+            self.write(name, value);
+        }
+        true
+    }
+
+    /// The same for a message that was handed out before and could not be committed then.
+    pub(super) fn store_again(&mut self, message: &Message) -> bool {
+        let mut is_durable = false;
+        self.index
+            .for_each_match(message.topic(), |_, route| is_durable |= route.is_durable());
+        let is_durable = is_durable && self.may_last(message);
+        self.store_message(message, is_durable)
     }
 
     /// Matches the message once: to the sessions of this shard, to other shards, to one member of each group. Returns
@@ -336,8 +352,7 @@ impl Shard {
                 groups.push(id);
             }
         });
-        let may_last = message.qos() > QoS::AtMostOnce || self.common.config.mqtt.upgrade_qos;
-        let is_stored = is_durable && may_last;
+        let is_stored = is_durable && self.may_last(message);
         if !is_stored {
             remote = remote.union(remote_durable);
         }

@@ -29,6 +29,8 @@ struct Rig {
     /// The next tails fail.
     faults: usize,
     reads: usize,
+    /// Commits fail.
+    is_full: bool,
 }
 
 impl Rig {
@@ -58,6 +60,7 @@ impl Rig {
             slow: VecDeque::new(),
             faults: 0,
             reads: 0,
+            is_full: false,
         };
         rig.start();
         rig
@@ -130,6 +133,10 @@ impl Rig {
         let from = match &request {
             JournalRequest::Read { .. } | JournalRequest::Fetch(_) if self.is_slow => {
                 return self.slow.push_back((ticket, request));
+            }
+            JournalRequest::Commit { .. } if self.is_full => {
+                let fault = JournalError::Fault(Fault::Full);
+                return self.shard.handle_stored(self.now, ticket, Err(fault));
             }
             JournalRequest::Tail { .. } if self.faults > 0 => {
                 self.faults -= 1;
@@ -374,7 +381,7 @@ fn a_tail_that_fails_is_asked_again() {
 fn what_is_left_of_a_session_goes_though_its_filters_share_a_route() {
     let mut rig = Rig::new();
     let client = Token::of("s");
-    let entries = ["$share/g/t", "$share/h/t", "t", "$local/t"].map(|filter| {
+    let entries = ["$share/g/t", "$share/h/t"].map(|filter| {
         let entry = FilterEntry {
             filter: filter.to_owned(),
             options: SubscribeOptions::default(),
@@ -460,6 +467,48 @@ fn a_member_that_is_only_away_stays_one() {
     rig.publish("t", QoS::AtLeastOnce, "1");
     let away = rig.connect("away", 60);
     assert_eq!(rig.drain(away, QoS::AtLeastOnce), ["1"]);
+}
+
+#[test]
+fn a_will_that_the_store_does_not_take_is_not_lost() {
+    let mut rig = Rig::new();
+    let link = rig.connect("s", 60);
+    rig.subscribe(link, "t", QoS::AtLeastOnce);
+    rig.links += 1;
+    let doomed = LinkId(rig.links);
+    let connect = Connect {
+        will: Some(crate::Will {
+            topic: "t".to_owned(),
+            payload: b"w".to_vec(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            delay_interval: 0,
+            expiry_interval: None,
+            properties: Vec::new(),
+        }),
+        ..Connect::plain("doomed")
+    };
+    rig.request(doomed, Request::Connect(Box::new(connect)));
+    rig.is_full = true;
+    rig.lose(doomed);
+    rig.pass(1000);
+    rig.is_full = false;
+    rig.pass(1000);
+    rig.pass(1000);
+    assert_eq!(rig.drain(link, QoS::AtLeastOnce), ["w"]);
+}
+
+#[test]
+fn a_delayed_message_that_was_refused_is_not_published() {
+    let mut rig = Rig::new();
+    let link = rig.connect("s", 60);
+    rig.subscribe(link, "t", QoS::AtLeastOnce);
+    rig.is_full = true;
+    rig.publish("$delayed/1/t", QoS::AtLeastOnce, "1");
+    rig.is_full = false;
+    rig.publish("$delayed/1/t", QoS::AtLeastOnce, "2");
+    rig.pass(2000);
+    assert_eq!(rig.drain(link, QoS::AtLeastOnce), ["2"]);
 }
 
 #[test]
