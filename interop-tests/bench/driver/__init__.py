@@ -1,0 +1,1 @@
+"""Benchmarks of durability: starts brokers, puts load on them, and prints tables."""
