@@ -78,6 +78,8 @@ pub(super) enum ShardMessage {
     Returned {
         target: Arc<SharedTarget>,
         sequence: Sequence,
+        /// It was sent to the member's client.
+        was_sent: bool,
     },
     /// The sender's part of the routes changed.
     Route(RouteChange),

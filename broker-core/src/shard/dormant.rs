@@ -1,27 +1,18 @@
-//! Persistent sessions between connections, and what the store is told of them.
+//! Persistent sessions between connections, and their own entries.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    ClientId, QoS, Timestamp, Will,
+    ClientId, Timestamp, Will,
     filter_index::FilterId,
-    session::{
-        Dormant, DormantWill, Kind, Outgoing, Reading, Rest, Session, SessionKey, SharedTarget, Stored,
-        Tenant,
-    },
+    session::{Dormant, DormantWill, Outgoing, Reading, Rest, Session, SessionKey, Stored, Tenant},
     store::{
         Sequence,
-        format::{CursorEntry, FilterEntry, Name, OutgoingState, PresenceEntry, SessionEntry, Token},
+        format::{CursorEntry, Name, PresenceEntry, SessionEntry, Token},
     },
 };
 
-use super::{Shard, commit::Held, route::Subscriber};
-
-/// Acknowledgements of QoS 1 and complete exchanges of QoS 2 are written together after this time. What is lost of
-/// them in a crash makes QoS 1 messages come again, marked as repetitions.
-const FLUSH_MS: u64 = 250;
-/// Sessions whose changes are written in one go.
-const FLUSH_SLICE: usize = 256;
+use super::{Shard, flush::Changes, route::Subscriber};
 
 impl Shard {
     /// The name of the session's entries, if it has any.
@@ -70,191 +61,6 @@ impl Shard {
                 .map_or(Sequence::FIRST, |stored| stored.repeats_before),
         };
         self.put(Name::Session(token), entry.encode());
-    }
-
-    /// Writes one subscription of a persistent session. `is_new`: it gets what stands in the journal from this commit
-    /// on.
-    pub(super) fn store_subscription(
-        &mut self,
-        key: SessionKey,
-        route: FilterId,
-        group: Option<&str>,
-        replay: bool,
-        is_new: bool,
-    ) {
-        let tenant = &self.sessions[key.0 as usize];
-        let Some(token) = tenant.token() else { return };
-        let Some(subscription) = tenant.subscriptions().get(route, group) else {
-            return;
-        };
-        let filter = subscription.kind.describe(self.index.name(route));
-        let since = match subscription.since {
-            // It has been written before, but not committed as far as is known here: its client has no SUBACK yet, and
-            // what it will have been promised then is later than what the tail has seen.
-            Sequence::END if !is_new && self.has_begun() => Some(self.tail.next),
-            Sequence::END => None,
-            since => Some(since),
-        };
-        let entry = FilterEntry {
-            options: subscription.options,
-            id: subscription.id,
-            since,
-            replay,
-            filter,
-        };
-        let name = Name::Filter(token, Token::of(&entry.filter));
-        self.put(name, entry.encode());
-    }
-
-    /// Removes one subscription from the store.
-    pub(super) fn unstore_subscription(&mut self, key: SessionKey, kind: &Kind, filter: &str) {
-        if let Some(token) = self.token(key) {
-            self.delete(Name::Filter(token, Token::of(&kind.describe(filter))));
-        }
-    }
-
-    /// A subscription's commit has completed: what stands in the journal from `since` on is for it.
-    pub(super) fn subscription_settled(
-        &mut self,
-        client_id: &ClientId,
-        route: FilterId,
-        group: Option<&str>,
-        since: Sequence,
-    ) {
-        let Some(&key) = self.by_client.get(client_id) else {
-            return;
-        };
-        let tenant = &mut self.sessions[key.0 as usize];
-        let subscription = tenant.subscriptions_mut().get_mut(route, group);
-        let is_new = match subscription.filter(|one| one.since == Sequence::END) {
-            Some(subscription) => {
-                subscription.since = since;
-                true
-            }
-            None => false,
-        };
-        match tenant {
-            Tenant::Online(session) => {
-                if let Some(stored) = &mut session.stored {
-                    stored.unsettled = stored.unsettled.saturating_sub(1);
-                    stored.settled_from = stored.settled_from.max(since);
-                }
-                if is_new && group.is_none() {
-                    // From here on what is published reaches it as it is published.
-                    session.replays.begin(self.index.name(route), self.now);
-                }
-            }
-            Tenant::Dormant(dormant) => dormant.settled_from = dormant.settled_from.max(since),
-        }
-    }
-
-    /// The store is told later what has changed.
-    pub(super) fn mark_dirty(&mut self, now: Timestamp, key: SessionKey) {
-        let Some(session) = self.sessions[key.0 as usize].online_mut() else {
-            return;
-        };
-        let Some(stored) = &mut session.stored else { return };
-        if !stored.is_dirty {
-            stored.is_dirty = true;
-            if self.dirty.is_empty() {
-                self.flush_at = Timestamp::from_millis(now.as_millis().saturating_add(FLUSH_MS));
-            }
-            self.dirty.push_back(key);
-        }
-    }
-
-    /// Writes what has changed of some sessions and groups.
-    pub(super) fn flush_due(&mut self, now: Timestamp) {
-        for _ in 0..FLUSH_SLICE {
-            match self.dirty.pop_front() {
-                Some(key) => {
-                    self.close_full_commit();
-                    if let Some(stored) = self.online_mut(key).and_then(|session| session.stored.as_mut()) {
-                        stored.is_dirty = false;
-                    }
-                    self.flush_session(key);
-                }
-                None => break,
-            }
-        }
-        self.flush_groups();
-        self.flush_at = if self.dirty.is_empty() {
-            Timestamp::NEVER
-        } else {
-            now
-        };
-    }
-
-    pub(super) fn flush_session(&mut self, key: SessionKey) {
-        let tail = self.tail.next;
-        let Some(session) = self.sessions.get_mut(key.0 as usize).and_then(Tenant::online_mut) else {
-            return;
-        };
-        let Some(stored) = &mut session.stored else { return };
-        if stored.reading == Reading::Live && tail < Sequence::END {
-            stored.next = stored.next.max(tail);
-        }
-        let (token, next) = (stored.token, stored.next);
-        let client_id = session.client.client_id.clone();
-        let cursor = CursorEntry {
-            next: session.outgoing.unsent(next),
-            packet_id: session.outgoing.next_packet_id(),
-            order: session.outgoing.sent(),
-        };
-        let is_new = session
-            .stored
-            .as_mut()
-            .is_some_and(|stored| stored.cursor.replace(cursor) != Some(cursor));
-        let mut complete = std::mem::take(&mut session.stored.as_mut().expect("checked above").complete);
-        let outgoing = &mut session.outgoing;
-        let changes = Changes::of(outgoing, &mut complete, cursor.next);
-        session.stored.as_mut().expect("checked above").complete = complete;
-        self.write_changes(client_id, token, changes, is_new.then_some(cursor));
-    }
-
-    fn write_changes(
-        &mut self,
-        client_id: ClientId,
-        token: Token,
-        changes: Changes,
-        cursor: Option<CursorEntry>,
-    ) {
-        if let Some(cursor) = cursor {
-            self.put(Name::Cursor(token), cursor.encode());
-        }
-        for packet_id in &changes.finished {
-            self.delete(Name::Outgoing(token, *packet_id));
-        }
-        for (packet_id, entry) in changes.outgoing {
-            if let OutgoingState::Published {
-                sequence: Some(sequence),
-                qos: QoS::ExactlyOnce,
-                shared: Some((filter, group)),
-                ..
-            } = &entry.state
-            {
-                let target = SharedTarget {
-                    filter: filter.as_str().into(),
-                    group: group.as_str().into(),
-                };
-                self.take_for_good(&Arc::new(target), *sequence);
-            }
-            self.put(Name::Outgoing(token, packet_id), entry.encode());
-        }
-        for sequence in &changes.complete {
-            self.put(Name::Complete(token, *sequence), bytes::Bytes::new());
-        }
-        for sequence in changes.passed {
-            self.delete(Name::Complete(token, sequence));
-        }
-        let (finished, complete) = (changes.finished, changes.complete);
-        if cursor.is_some() || !finished.is_empty() || !complete.is_empty() {
-            self.hold(Held::Flushed {
-                client_id,
-                finished,
-                complete,
-            });
-        }
     }
 
     /// The connection of a persistent session has ended: little of it is left in memory.
@@ -399,34 +205,6 @@ impl Shard {
         };
         let token = dormant.token;
         self.put(Name::Session(token), entry.encode());
-    }
-}
-
-/// What the store does not know yet of a session's deliveries.
-struct Changes {
-    finished: Vec<crate::PacketId>,
-    outgoing: Vec<(crate::PacketId, crate::store::format::OutgoingEntry)>,
-    complete: Vec<Sequence>,
-    passed: Vec<Sequence>,
-}
-
-impl Changes {
-    /// `cursor`: everything before it needs no mark of its own.
-    fn of(outgoing: &mut Outgoing, complete: &mut BTreeSet<Sequence>, cursor: Sequence) -> Changes {
-        let new: Vec<Sequence> = outgoing
-            .take_completed()
-            .into_iter()
-            .filter(|place| *place >= cursor)
-            .collect();
-        let rest = complete.split_off(&cursor);
-        let passed = std::mem::replace(complete, rest);
-        complete.extend(&new);
-        Changes {
-            finished: outgoing.take_finished(),
-            outgoing: outgoing.store_all(),
-            complete: new,
-            passed: passed.into_iter().collect(),
-        }
     }
 }
 

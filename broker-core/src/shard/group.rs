@@ -45,6 +45,9 @@ pub(super) struct OwnedGroups {
     unsettled: usize,
 }
 
+/// The member to whose client a message was sent before it was given back.
+type SentTo = Option<ClientId>;
+
 /// One group on one filter.
 #[derive(Debug)]
 pub(super) struct OwnedGroup {
@@ -56,13 +59,13 @@ pub(super) struct OwnedGroup {
     /// As in [`Stored`](crate::session::Stored).
     beyond: Sequence,
     /// Read, and for the next member that has room.
-    waiting: BTreeMap<Sequence, (Message, bool)>,
+    waiting: BTreeMap<Sequence, (Message, SentTo)>,
     /// To whom messages are given that are not settled.
     leased: BTreeMap<Sequence, ClientId>,
     /// How many each member has.
     counts: HashMap<ClientId, u32, foldhash::quality::RandomState>,
     /// Given back, and to be fetched.
-    returned: BTreeSet<Sequence>,
+    returned: BTreeMap<Sequence, SentTo>,
     /// Those that are being fetched.
     fetching: Vec<Sequence>,
     /// QoS 2 messages that a member has for good; the store has an entry of each.
@@ -84,7 +87,7 @@ impl OwnedGroup {
             waiting: BTreeMap::new(),
             leased: BTreeMap::new(),
             counts: HashMap::default(),
-            returned: BTreeSet::new(),
+            returned: BTreeMap::new(),
             fetching: Vec::new(),
             taken: BTreeSet::new(),
             repeats_before: Sequence::FIRST,
@@ -113,24 +116,23 @@ impl OwnedGroup {
     fn position(&self) -> Sequence {
         let waiting = self.waiting.keys().next().copied();
         let leased = self.leased.keys().next().copied();
-        let returned = self.returned.first().copied();
+        let returned = self.returned.keys().next().copied();
         [waiting, leased, returned]
             .into_iter()
             .flatten()
             .fold(self.next, Sequence::min)
     }
 
-    fn release(&mut self, sequence: Sequence) -> bool {
-        let Some(member) = self.leased.remove(&sequence) else {
-            return false;
-        };
+    /// Ends a lease; whose it was.
+    fn release(&mut self, sequence: Sequence) -> Option<ClientId> {
+        let member = self.leased.remove(&sequence)?;
         if let Some(count) = self.counts.get_mut(&member) {
             *count = count.saturating_sub(1);
             if *count == 0 {
                 self.counts.remove(&member);
             }
         }
-        true
+        Some(member)
     }
 }
 
@@ -347,7 +349,7 @@ impl Shard {
             if group.reading != Reading::Live || sequence < group.next || group.taken.contains(&sequence) {
                 continue;
             }
-            if !group.waiting.is_empty() || !self.lease(now, number, sequence, message, false) {
+            if !group.waiting.is_empty() || !self.lease(now, number, sequence, message, None) {
                 // Nobody takes it now: it stays in the journal until somebody does.
                 if let Some(group) = self.owned.groups.get_mut(&number) {
                     group.reading = Reading::Behind;
@@ -372,7 +374,7 @@ impl Shard {
         number: u64,
         sequence: Sequence,
         message: &Message,
-        is_repeated: bool,
+        sent_to: Option<&ClientId>,
     ) -> bool {
         let Some(group) = self.owned.groups.get(&number) else {
             return true;
@@ -401,7 +403,8 @@ impl Shard {
         };
         group.leased.insert(sequence, member.client_id.clone());
         *group.counts.entry(member.client_id.clone()).or_default() += 1;
-        let is_repeated = is_repeated || sequence < group.repeats_before;
+        // To another member it is no repetition [MQTT-3.3.1-3].
+        let is_repeated = sent_to == Some(&member.client_id) || sequence < group.repeats_before;
         if member.shard == self.id {
             self.deliver_lease(
                 now,
@@ -453,17 +456,17 @@ impl Shard {
             let Some(group) = self.owned.groups.get_mut(&number) else {
                 return;
             };
-            let Some((sequence, (message, is_repeated))) = group.waiting.pop_first() else {
+            let Some((sequence, (message, sent_to))) = group.waiting.pop_first() else {
                 break;
             };
             if message.is_expired(now) {
                 self.metrics.messages_dropped_expired.inc();
                 self.mark_group(number);
-            } else if self.lease(now, number, sequence, &message, is_repeated) {
+            } else if self.lease(now, number, sequence, &message, sent_to.as_ref()) {
                 self.mark_group(number);
             } else {
                 if let Some(group) = self.owned.groups.get_mut(&number) {
-                    group.waiting.insert(sequence, (message, is_repeated));
+                    group.waiting.insert(sequence, (message, sent_to));
                 }
                 return;
             }
@@ -486,7 +489,7 @@ impl Shard {
         {
             return;
         }
-        let first = group.returned.iter().take(usize::from(PAGE.items_max.get()));
+        let first = group.returned.keys().take(usize::from(PAGE.items_max.get()));
         let sequences: Vec<Sequence> = first.copied().collect();
         let ticket = self.ask_store(JournalRequest::Fetch(sequences.clone()));
         self.askers.insert(ticket, Asker::Returned(number));
@@ -579,7 +582,7 @@ impl Shard {
         if let Some(group) = self.owned.groups.get_mut(&number)
             && !group.taken.contains(&record.sequence)
         {
-            group.waiting.insert(record.sequence, (message, false));
+            group.waiting.insert(record.sequence, (message, None));
         }
     }
 
@@ -597,8 +600,9 @@ impl Shard {
             return self.metrics.store_failures.inc();
         };
         // What was asked for and did not come has left the journal.
+        let mut sent_to: BTreeMap<Sequence, SentTo> = BTreeMap::new();
         for sequence in &asked {
-            group.returned.remove(sequence);
+            sent_to.extend(group.returned.remove_entry(sequence));
         }
         for record in &records {
             let Ok(message) = format::decode_message(&record.data, &mut self.tail.origins) else {
@@ -608,7 +612,8 @@ impl Shard {
             if let Some(group) = self.owned.groups.get_mut(&number)
                 && !message.is_expired(now)
             {
-                group.waiting.insert(record.sequence, (message, true));
+                let sent_to = sent_to.remove(&record.sequence).flatten();
+                group.waiting.insert(record.sequence, (message, sent_to));
             }
         }
         self.mark_group(number);
@@ -631,7 +636,7 @@ impl Shard {
             Some((key, subscription.options, subscription.id))
         });
         let Some((key, options, id)) = subscription else {
-            return self.return_lease(target, sequence);
+            return self.return_lease(target, sequence, false);
         };
         let session = self.session(key);
         let qos = effective_qos(message.qos(), options.qos, self.common.config.mqtt.upgrade_qos);
@@ -719,9 +724,7 @@ impl Shard {
     fn end_lease(&mut self, target: &SharedTarget, sequence: Sequence, is_taken: bool) -> Option<u64> {
         let number = self.owned.number(target)?;
         let group = self.owned.groups.get_mut(&number)?;
-        if !group.release(sequence) {
-            return None;
-        }
+        group.release(sequence)?;
         if is_taken {
             group.taken.insert(sequence);
         }
@@ -729,25 +732,31 @@ impl Shard {
         Some(number)
     }
 
-    fn return_lease(&mut self, target: &Arc<SharedTarget>, sequence: Sequence) {
+    fn return_lease(&mut self, target: &Arc<SharedTarget>, sequence: Sequence, was_sent: bool) {
         let owner = self.owner_of(target);
         if owner == self.id {
-            return self.lease_returned(target, sequence);
+            return self.lease_returned(target, sequence, was_sent);
         }
         let target = Arc::clone(target);
-        self.outbound
-            .push(owner, ShardMessage::Returned { target, sequence });
+        self.outbound.push(
+            owner,
+            ShardMessage::Returned {
+                target,
+                sequence,
+                was_sent,
+            },
+        );
     }
 
-    pub(super) fn lease_returned(&mut self, target: &SharedTarget, sequence: Sequence) {
+    pub(super) fn lease_returned(&mut self, target: &SharedTarget, sequence: Sequence, was_sent: bool) {
         let Some(number) = self.owned.number(target) else {
             return;
         };
         let Some(group) = self.owned.groups.get_mut(&number) else {
             return;
         };
-        if group.release(sequence) {
-            group.returned.insert(sequence);
+        if let Some(member) = group.release(sequence) {
+            group.returned.insert(sequence, Some(member).filter(|_| was_sent));
         }
         self.mark_group(number);
         self.fetch_returned(number);
@@ -759,9 +768,9 @@ impl Shard {
             return;
         };
         let mut taken = session.outgoing.take_leased(is_wanted);
-        taken.sort_by_key(|(_, sequence)| *sequence);
-        for (target, sequence) in taken {
-            self.return_lease(&target, sequence);
+        taken.sort_by_key(|((_, sequence), _)| *sequence);
+        for ((target, sequence), was_sent) in taken {
+            self.return_lease(&target, sequence, was_sent);
         }
     }
 

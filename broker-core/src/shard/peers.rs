@@ -21,7 +21,11 @@ impl Shard {
                 sequence,
                 is_taken,
             } => self.lease_settled(&target, sequence, is_taken),
-            ShardMessage::Returned { target, sequence } => self.lease_returned(&target, sequence),
+            ShardMessage::Returned {
+                target,
+                sequence,
+                was_sent,
+            } => self.lease_returned(&target, sequence, was_sent),
             ShardMessage::Route(change) => self.change_route(from, change),
             ShardMessage::Barrier(operation) => self.pass(from, operation),
             ShardMessage::Passed(operation) => self.operation_passed(now, operation),

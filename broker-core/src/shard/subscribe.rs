@@ -7,16 +7,11 @@ use crate::{
     SubscribeOptions, Timestamp,
     admission::Action,
     hooks::{HookContext, HookPoint, TopicUse},
-    session::{Kind, SessionKey, Subscription},
-    store::Sequence,
+    session::{Kind, SessionKey},
     topic,
 };
 
-use super::{
-    Link, RouteChange, Shard, ShardMessage,
-    commit::Held,
-    route::{Member, Subscriber},
-};
+use super::{Link, Shard, ShardMessage, commit::Held};
 
 /// A SUBSCRIBE on its way to its SUBACK.
 #[derive(Debug)]
@@ -24,8 +19,8 @@ pub(super) struct Operation {
     link: LinkId,
     client_id: ClientId,
     packet_id: PacketId,
-    id: Option<u32>,
-    filters: Vec<Planned>,
+    pub(super) id: Option<u32>,
+    pub(super) filters: Vec<Planned>,
     /// Answers of other shards that are missing.
     waiting: usize,
     stage: Stage,
@@ -43,14 +38,14 @@ enum Stage {
 
 /// One filter of it.
 #[derive(Debug)]
-struct Planned {
+pub(super) struct Planned {
     /// With the client's mountpoint, without its prefix.
-    filter: String,
-    kind: Kind,
-    options: SubscribeOptions,
+    pub(super) filter: String,
+    pub(super) kind: Kind,
+    pub(super) options: SubscribeOptions,
     /// Its code in the SUBACK.
-    code: ReasonCode,
-    is_new: bool,
+    pub(super) code: ReasonCode,
+    pub(super) is_new: bool,
 }
 
 impl Operation {
@@ -246,192 +241,12 @@ impl Shard {
         subscription().is_some_and(|subscription| subscription.kind == Kind::Exclusive)
     }
 
-    fn make_subscriptions(&mut self, now: Timestamp, key: SessionKey, operation: &mut Operation) {
-        let limit = self.common.config.mqtt.max_subscriptions;
-        for planned in &mut operation.filters {
-            if planned.code.is_error() {
-                continue;
-            }
-            if limit > 0
-                && self.session(key).subscriptions.len() >= limit
-                && !self.is_subscribed(key, planned)
-            {
-                self.metrics.quota_exceeded.inc();
-                planned.code = ReasonCode::QuotaExceeded;
-                if planned.kind == Kind::Exclusive {
-                    let client_id = self.session(key).client.client_id.clone();
-                    self.release_exclusive(&client_id, &planned.filter);
-                }
-                continue;
-            }
-            self.add_subscription(now, key, planned, operation.id);
-        }
-    }
-
-    fn is_subscribed(&self, key: SessionKey, planned: &Planned) -> bool {
-        let route = self.index.find(&planned.filter);
-        route.is_some_and(|route| {
-            self.session(key)
-                .subscriptions
-                .get(route, planned.kind.group())
-                .is_some()
-        })
-    }
-
-    /// Makes one subscription of a connected session, and tells the store and the other shards if they have to know
-    /// of it.
-    fn add_subscription(&mut self, now: Timestamp, key: SessionKey, planned: &mut Planned, id: Option<u32>) {
-        let route_id = self.index.insert(&planned.filter);
-        let is_stored = self.token(key).is_some();
-        let may_last = planned.options.qos > crate::QoS::AtMostOnce || self.common.config.mqtt.upgrade_qos;
-        let mut subscription = Subscription {
-            route: route_id,
-            kind: planned.kind.clone(),
-            options: planned.options,
-            id,
-            durable: is_stored && may_last,
-            since: if is_stored { Sequence::END } else { Sequence::FIRST },
-        };
-        let old = self
-            .session(key)
-            .subscriptions
-            .get(route_id, planned.kind.group())
-            .cloned();
-        if let Some(old) = &old
-            && (old.durable || !subscription.durable)
-        {
-            // What it was to get, it gets [MQTT-3.8.4-3].
-            subscription.since = old.since;
-        }
-        let is_settled =
-            subscription.since < Sequence::END || old.as_ref().is_some_and(|old| old.since == Sequence::END);
-        let durable = subscription.durable;
-        let session = self.session_mut(key);
-        session.subscriptions.insert(subscription);
-        if let Some(stored) = &mut session.stored {
-            stored.interest = None;
-            stored.unsettled += u32::from(!is_settled);
-        }
-        planned.is_new = old.is_none();
-        if planned.kind != Kind::Exclusive && old.as_ref().is_some_and(|old| old.kind == Kind::Exclusive) {
-            let client_id = self.session(key).client.client_id.clone();
-            self.release_exclusive(&client_id, &planned.filter);
-        }
-        if let Some(old) = old.as_ref().filter(|old| old.kind != planned.kind) {
-            // Its entry has the old prefix in its name.
-            self.unstore_subscription(key, &old.kind, &planned.filter);
-        }
-        self.metrics.client_subscribe.inc();
-        if planned.is_new {
-            self.stats.subscriptions.add(1);
-        }
-        if let Kind::Shared(group) = planned.kind.clone() {
-            self.join_group(key, planned, &group, durable);
-        } else {
-            let is_same = old.as_ref().is_some_and(|old| old.durable == durable);
-            if !is_same {
-                self.count_subscription(route_id, durable);
-            }
-            self.index.get_mut(route_id).subscribers.insert(Subscriber {
-                session: key,
-                id: id.unwrap_or(0),
-                options: planned.options,
-                durable,
-            });
-            if let Some(old) = old.filter(|_| !is_same) {
-                self.discount_subscription(route_id, old.durable);
-            }
-        }
-        self.stats.topics.set(self.index.len() as u64);
-        if is_stored {
-            self.write_subscription(key, route_id, planned, is_settled);
-        }
-        self.subscribed_point(now, key, planned);
-    }
-
-    fn write_subscription(
-        &mut self,
-        key: SessionKey,
-        route: crate::filter_index::FilterId,
-        planned: &Planned,
-        is_settled: bool,
-    ) {
-        let is_replayed = planned.kind.group().is_none() && replay_is_wanted(planned.options, planned.is_new);
-        let offset = self.records_gathered();
-        self.store_subscription(key, route, planned.kind.group(), is_replayed, !is_settled);
-        if !is_settled {
-            let group = match &planned.kind {
-                Kind::Shared(group) => Some(Arc::clone(group)),
-                _ => None,
-            };
-            let client_id = self.session(key).client.client_id.clone();
-            self.hold(Held::Subscribed {
-                client_id,
-                route,
-                group,
-                offset,
-            });
-        }
-    }
-
-    /// One more plain subscription of a kind.
-    pub(super) fn count_subscription(&mut self, route: crate::filter_index::FilterId, durable: bool) {
-        let count = self.index.get_mut(route).count_mut(durable);
-        *count += 1;
-        if *count == 1 {
-            let filter = self.index.name(route).into();
-            self.announce(&RouteChange::Add { filter, durable });
-        }
-    }
-
-    /// One plain subscription of a kind less.
-    pub(super) fn discount_subscription(&mut self, route: crate::filter_index::FilterId, durable: bool) {
-        let count = self.index.get_mut(route).count_mut(durable);
-        *count -= 1;
-        if *count == 0 {
-            let filter = self.index.name(route).into();
-            self.announce(&RouteChange::Remove { filter, durable });
-        }
-    }
-
-    fn join_group(&mut self, key: SessionKey, planned: &Planned, name: &Arc<str>, durable: bool) {
-        let client_id = self.session(key).client.client_id.clone();
-        let member = Member {
-            shard: self.id,
-            client_id: client_id.clone(),
-            durable,
-        };
-        let target = self.add_member(&planned.filter, name, member, true);
-        if planned.is_new {
-            self.stats.subscriptions_shared.add(1);
-        }
-        self.announce(&RouteChange::Member {
-            target,
-            client_id,
-            online: true,
-            durable,
-        });
-    }
-
     /// Tells every other shard. A SUBACK waits until they have seen all that was announced before it.
     pub(super) fn announce(&mut self, change: &RouteChange) {
         if self.shards > 1 {
             self.routes_changed += 1;
             self.outbound.broadcast(change);
         }
-    }
-
-    fn subscribed_point(&mut self, now: Timestamp, key: SessionKey, planned: &Planned) {
-        if !self.common.hooks.wants(HookPoint::SessionSubscribed) {
-            return;
-        }
-        let common = Arc::clone(&self.common);
-        let client = Arc::clone(&self.session(key).client);
-        let words = planned.kind.describe(&planned.filter[client.mountpoint.len()..]);
-        let mut context = HookContext::new(now, &common.config.node_name, &mut self.effects);
-        common
-            .hooks
-            .session_subscribed(&mut context, &client, &words, planned.options, planned.is_new);
     }
 
     /// An exclusive topic is or is not the client's.

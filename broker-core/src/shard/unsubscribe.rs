@@ -1,15 +1,14 @@
-//! UNSUBSCRIBE (§3.10), and how a subscription ends.
+//! UNSUBSCRIBE (§3.10).
 
 use std::sync::Arc;
 
 use crate::{
     Event, LinkId, ReasonCode, Timestamp, Unsubscribe,
-    filter_index::FilterId,
     hooks::{HookContext, HookPoint, TopicUse},
-    session::{Kind, SessionKey, SharedTarget, Subscription},
+    session::{Kind, SessionKey, SharedTarget},
 };
 
-use super::{RouteChange, Shard, commit::Held};
+use super::{Shard, commit::Held};
 
 impl Shard {
     pub(super) fn unsubscribe(
@@ -103,53 +102,5 @@ impl Shard {
                 .session_unsubscribed(&mut context, &client, filter, removed.options);
         }
         true
-    }
-
-    /// Takes one subscription out of the session and of the routes.
-    pub(super) fn remove_subscription(
-        &mut self,
-        key: SessionKey,
-        route_id: FilterId,
-        group: Option<&str>,
-    ) -> Option<Subscription> {
-        let tenant = &mut self.sessions[key.0 as usize];
-        let removed = tenant.subscriptions_mut().remove(route_id, group)?;
-        let client_id = tenant.client_id().clone();
-        if let Some(stored) = tenant.online_mut().and_then(|session| session.stored.as_mut()) {
-            stored.interest = None;
-        }
-        let filter: Box<str> = self.index.name(route_id).into();
-        self.unstore_subscription(key, &removed.kind, &filter);
-        self.stats
-            .subscriptions
-            .set(self.stats.subscriptions.get().saturating_sub(1));
-        match &removed.kind {
-            Kind::Shared(group) => {
-                self.stats
-                    .subscriptions_shared
-                    .set(self.stats.subscriptions_shared.get().saturating_sub(1));
-                if let Some(target) = self.remove_member(&filter, group, &client_id) {
-                    self.announce(&RouteChange::Leave { target, client_id });
-                }
-            }
-            kind => {
-                self.index.get_mut(route_id).subscribers.remove(key);
-                if *kind == Kind::Exclusive {
-                    self.release_exclusive(&client_id, &filter);
-                }
-                self.discount_subscription(route_id, removed.durable);
-                self.drop_route_if_empty(route_id);
-            }
-        }
-        Some(removed)
-    }
-
-    /// Forgets a filter that leads nowhere.
-    pub(super) fn drop_route_if_empty(&mut self, id: FilterId) {
-        let route = self.index.get_mut(id);
-        if route.is_empty() {
-            self.index.remove(id);
-        }
-        self.stats.topics.set(self.index.len() as u64);
     }
 }

@@ -249,8 +249,9 @@ impl Outgoing {
             .collect()
     }
 
-    /// Takes out what shared groups have leased and may lease to others: what waits, and QoS 1 that is not under way.
-    pub(crate) fn take_leased(&mut self, is_wanted: impl Fn(&SharedTarget) -> bool) -> Vec<Lease> {
+    /// Takes out what shared groups have leased and may lease to others: what waits, and QoS 1 that is not under way
+    /// any more. With each, whether it was sent.
+    pub(crate) fn take_leased(&mut self, is_wanted: impl Fn(&SharedTarget) -> bool) -> Vec<(Lease, bool)> {
         let mut taken = Vec::new();
         let mut ids = Vec::new();
         for entry in &self.inflight {
@@ -261,7 +262,7 @@ impl Outgoing {
                 (&item.shared, item.sequence, item.qos, entry.under_way)
                 && is_wanted(target)
             {
-                taken.push((Arc::clone(target), sequence));
+                taken.push(((Arc::clone(target), sequence), true));
                 ids.push(entry.packet_id);
             }
         }
@@ -275,13 +276,13 @@ impl Outgoing {
         while let Some(item) = self.queue.get(at) {
             match (&item.shared, item.sequence) {
                 (Some(target), Some(sequence)) if is_wanted(target) => {
-                    taken.push((Arc::clone(target), sequence));
+                    taken.push(((Arc::clone(target), sequence), false));
                     self.unqueue(at);
                 }
                 _ => at += 1,
             }
         }
-        for (_, sequence) in &taken {
+        for ((_, sequence), _) in &taken {
             self.repeated.remove(sequence);
         }
         taken
