@@ -241,14 +241,6 @@ impl Shard {
         subscription().is_some_and(|subscription| subscription.kind == Kind::Exclusive)
     }
 
-    /// Tells every other shard. A SUBACK waits until they have seen all that was announced before it.
-    pub(super) fn announce(&mut self, change: &RouteChange) {
-        if self.shards > 1 {
-            self.routes_changed += 1;
-            self.outbound.broadcast(change);
-        }
-    }
-
     /// An exclusive topic is or is not the client's.
     pub(super) fn exclusive_answered(&mut self, now: Timestamp, number: u64, at: usize, granted: bool) {
         let Some(mut operation) = self.operations.remove(&number) else {

@@ -1,0 +1,262 @@
+//! The start: what was found in the store becomes sessions and groups again.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::{
+    ClientId, Timestamp,
+    session::{Dormant, DormantWill, Kind, Outgoing, Rest, SessionKey, SharedTarget, Subscriptions, Tenant},
+    store::{
+        Sequence,
+        format::{Name, PresenceEntry, SessionEntry, Token},
+    },
+};
+
+use super::{
+    RouteChange, Shard,
+    group::OwnedGroup,
+    restore::{GroupParts, Parts},
+    route::Member,
+};
+
+impl Shard {
+    pub(super) fn restore_group(&mut self, token: Token, parts: GroupParts) {
+        match parts.entry {
+            Some(entry) => {
+                let target = Arc::new(SharedTarget {
+                    filter: entry.filter.into(),
+                    group: entry.group.into(),
+                });
+                self.owned.add(OwnedGroup::restored(
+                    target,
+                    token,
+                    entry.next,
+                    parts.taken.into_iter().collect(),
+                ));
+            }
+            None => {
+                for sequence in parts.taken {
+                    self.delete(Name::Taken(token, sequence));
+                }
+            }
+        }
+    }
+
+    /// Parts of a session that has ended, or whose own entry is lost.
+    pub(super) fn forget_parts(&mut self, token: Token, parts: Parts) {
+        let mut routes = BTreeSet::new();
+        for (name, subscription, _) in parts.filters {
+            self.close_full_commit();
+            self.delete(name);
+            if let Some(one) = subscription {
+                if one.kind.group().is_none() {
+                    self.discount_subscription(one.route, one.durable);
+                }
+                routes.insert(one.route);
+            }
+        }
+        // Several may be of one route.
+        for route in routes {
+            self.drop_route_if_empty(route);
+        }
+        if parts.cursor.is_some() {
+            self.delete(Name::Cursor(token));
+        }
+        for packet_id in parts.received {
+            self.delete(Name::Received(token, packet_id));
+        }
+        for (packet_id, _) in parts.outgoing {
+            self.delete(Name::Outgoing(token, packet_id));
+        }
+        for sequence in parts.complete {
+            self.delete(Name::Complete(token, sequence));
+        }
+    }
+
+    pub(super) fn restore_session(
+        &mut self,
+        now: Timestamp,
+        token: Token,
+        mut entry: SessionEntry,
+        mut parts: Parts,
+    ) {
+        let mut subscriptions = Subscriptions::default();
+        let mut replays: Vec<Arc<str>> = Vec::new();
+        for (_, subscription, replay) in std::mem::take(&mut parts.filters) {
+            let Some(one) = subscription else { continue };
+            if replay {
+                replays.push(self.index.name(one.route).into());
+            }
+            if let Some(old) = subscriptions.insert(one)
+                && old.kind.group().is_none()
+            {
+                self.discount_subscription(old.route, old.durable);
+            }
+        }
+        subscriptions.shrink();
+        let client_id = entry.client.client_id.clone();
+        let was_online = entry.presence == PresenceEntry::Online;
+        let (expires_at, will_at) =
+            presence(now, &entry.presence, entry.expiry_interval, entry.will.as_ref());
+        let cursor = parts.cursor;
+        let first = subscriptions
+            .iter()
+            .map(|one| one.since)
+            .min()
+            .unwrap_or(Sequence::FIRST);
+        let (packet_id, order) = parts.go_on();
+        let rest = self.restore_rest(token, parts, replays);
+        let dormant = Dormant {
+            client_id: client_id.clone(),
+            token,
+            expiry_interval: entry.expiry_interval,
+            expires_at,
+            will_at,
+            will: entry.will.clone().map(|will| {
+                let client = Arc::new(entry.client.clone());
+                Box::new(DormantWill { will, client })
+            }),
+            next: cursor.map_or(first, |cursor| cursor.next),
+            settled_from: subscriptions
+                .iter()
+                .map(|one| one.since)
+                .max()
+                .unwrap_or(Sequence::FIRST),
+            repeats_before: entry.repeats_before,
+            packet_id,
+            order,
+            subscriptions,
+            rest,
+            armed: Timestamp::NEVER,
+        };
+        let count = dormant.subscriptions.len() as u64;
+        self.stats.subscriptions.add(count);
+        let at = self.sessions.insert(Tenant::Dormant(Box::new(dormant)));
+        let key = SessionKey(u32::try_from(at).expect("fewer than 2^32 sessions fit into memory"));
+        self.by_client.insert(client_id.clone(), key);
+        self.restore_memberships(key, &client_id);
+        self.restore_exclusive(key, &client_id);
+        if was_online {
+            entry.presence = PresenceEntry::Offline { expires_at, will_at };
+            self.restoring().cut_off.push((key, entry));
+        }
+        self.arm_session(key);
+    }
+
+    /// The journal's end is known: messages before it may have been sent to those who were connected when the process
+    /// was killed. From here on nobody is.
+    pub(super) fn restored(&mut self) {
+        let end = self.tail.next;
+        let Some(restoring) = self.restoring.take() else {
+            return;
+        };
+        for (key, mut entry) in restoring.cut_off {
+            let Tenant::Dormant(dormant) = &mut self.sessions[key.0 as usize] else {
+                continue;
+            };
+            dormant.repeats_before = end;
+            entry.repeats_before = end;
+            let token = dormant.token;
+            self.close_full_commit();
+            self.put(Name::Session(token), entry.encode());
+        }
+    }
+
+    fn restore_rest(&mut self, token: Token, parts: Parts, replays: Vec<Arc<str>>) -> Option<Box<Rest>> {
+        let (awaiting_rel, complete) = (parts.received, parts.complete);
+        let mut outgoing = Vec::with_capacity(parts.outgoing.len());
+        for (packet_id, entry) in parts.outgoing {
+            // What a shared group had leased and may lease to others, it does.
+            if entry.is_lease() {
+                self.delete(Name::Outgoing(token, packet_id));
+            } else {
+                outgoing.push((packet_id, entry));
+            }
+        }
+        if outgoing.is_empty() && awaiting_rel.is_empty() && complete.is_empty() && replays.is_empty() {
+            return None;
+        }
+        let mut deliveries = Outgoing::new(1);
+        let target = |filter: &str, group: &str| {
+            Arc::new(SharedTarget {
+                filter: filter.into(),
+                group: group.into(),
+            })
+        };
+        let unreadable = deliveries.restore(outgoing, &mut self.tail.origins, target);
+        self.metrics.store_unreadable.add(unreadable);
+        Some(Box::new(Rest {
+            outgoing: deliveries,
+            awaiting_rel,
+            complete: complete.into_iter().collect(),
+            replays,
+        }))
+    }
+
+    fn restore_memberships(&mut self, key: SessionKey, client_id: &ClientId) {
+        let tenant = &self.sessions[key.0 as usize];
+        let shared = tenant.subscriptions().iter().filter_map(|one| {
+            one.kind
+                .group()
+                .map(|group| (one.route, Arc::<str>::from(group), one.durable))
+        });
+        let shared: Vec<_> = shared.collect();
+        self.stats.subscriptions_shared.add(shared.len() as u64);
+        for (route, group, durable) in shared {
+            let filter: Box<str> = self.index.name(route).into();
+            let member = Member {
+                shard: self.id,
+                client_id: client_id.clone(),
+                durable,
+            };
+            let target = self.add_member(&filter, &group, member, false);
+            self.announce(&RouteChange::Member {
+                target,
+                client_id: client_id.clone(),
+                online: false,
+                durable,
+            });
+        }
+    }
+
+    /// Topics that it holds alone are its own again.
+    fn restore_exclusive(&mut self, key: SessionKey, client_id: &ClientId) {
+        let subscriptions = self.sessions[key.0 as usize].subscriptions().iter();
+        let exclusive = subscriptions.filter(|one| one.kind == Kind::Exclusive);
+        let topics: Vec<Box<str>> = exclusive.map(|one| self.index.name(one.route).into()).collect();
+        for topic in topics {
+            let number = self.next_number();
+            // Nobody has claimed it before, and nobody waits for the answer.
+            self.claim_exclusive(client_id.clone(), number, 0, &topic);
+        }
+    }
+}
+
+/// When a session ends and its Will is published. If its client was connected when the process was killed, it lost its
+/// connection then; that is counted from the start of this one.
+fn presence(
+    now: Timestamp,
+    presence: &PresenceEntry,
+    expiry_interval: u32,
+    will: Option<&crate::Will>,
+) -> (Timestamp, Timestamp) {
+    match *presence {
+        PresenceEntry::Offline { expires_at, will_at } => (expires_at, will_at),
+        PresenceEntry::Online => {
+            let expires_at = match expiry_interval {
+                u32::MAX => Timestamp::NEVER,
+                seconds => now.after_secs(u64::from(seconds)),
+            };
+            let will_at = will.map_or(Timestamp::NEVER, |will| {
+                now.after_secs(u64::from(will.delay_interval))
+            });
+            (
+                expires_at,
+                will_at.min(if will.is_some() {
+                    expires_at
+                } else {
+                    Timestamp::NEVER
+                }),
+            )
+        }
+    }
+}
