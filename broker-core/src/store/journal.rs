@@ -230,6 +230,8 @@ pub struct JournalLimits {
 /// - A commit that fails did nothing, unless its [`Retry`] is [`Retry::Unsure`]; it says nothing about those after it.
 /// - What a tail, a read or a fetch returns is committed: no crash that [`Durability`] covers takes it back. A tail or
 ///   read that is submitted after a commit of any handle has completed sees it.
+///   A tail that waits is complete no later than that, through every handle: a shard that has polled its tail knows
+///   what anybody else was told.
 /// - The memory for dedup ids survives what the records survive.
 pub trait Journal: Send {
     /// What this handle accepts.
