@@ -6,25 +6,15 @@
 //! the member gives it back because its connection or its subscription ended. What is given back goes to another
 //! member, before what has not been leased yet.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
-
-use hashbrown::HashMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    ClientId, Message, QoS, ShardId, SubscriptionIds, Timestamp,
-    session::{Queued, Reading, SessionKey, SharedTarget, Tenant},
-    store::{
-        Interest, JournalError, JournalReply, JournalRequest, Keep, Page, Record, Sequence,
-        format::{self, GroupEntry, Name, Token},
-    },
+    ClientId, Message, QoS, Timestamp,
+    session::{Reading, SharedTarget},
+    store::{Interest, JournalError, JournalReply, JournalRequest, Keep, Page, Record, Sequence, format},
 };
 
-use super::{
-    Shard, ShardMessage, Ticket, backlog::Asker, commit::Held, publish::effective_qos, route::Member,
-};
+use super::{Shard, ShardMessage, Ticket, backlog::Asker, owned::SentTo, route::Member};
 
 /// Messages that one member has and has not acknowledged; beyond, others get them, or they wait in the journal.
 const LEASES_MAX: u32 = 64;
@@ -34,297 +24,7 @@ const PAGE: Page = Page {
     bytes_max: 64 << 10,
 };
 
-/// The groups that a shard reads the journal for.
-#[derive(Debug, Default)]
-pub(super) struct OwnedGroups {
-    groups: BTreeMap<u64, OwnedGroup>,
-    numbers: HashMap<Arc<SharedTarget>, u64, foldhash::quality::RandomState>,
-    last: u64,
-    dirty: BTreeSet<u64>,
-    /// New ones whose entries are not committed.
-    unsettled: usize,
-}
-
-/// The member to whose client a message was sent before it was given back.
-type SentTo = Option<ClientId>;
-
-/// One group on one filter.
-#[derive(Debug)]
-pub(super) struct OwnedGroup {
-    target: Arc<SharedTarget>,
-    token: Token,
-    /// Everything before it in the journal was leased or is settled.
-    next: Sequence,
-    reading: Reading,
-    /// As in [`Stored`](crate::session::Stored).
-    beyond: Sequence,
-    /// Read, and for the next member that has room.
-    waiting: BTreeMap<Sequence, (Message, SentTo)>,
-    /// To whom messages are given that are not settled.
-    leased: BTreeMap<Sequence, ClientId>,
-    /// How many each member has.
-    counts: HashMap<ClientId, u32, foldhash::quality::RandomState>,
-    /// Given back, and to be fetched.
-    returned: BTreeMap<Sequence, SentTo>,
-    /// Those that are being fetched.
-    fetching: Vec<Sequence>,
-    /// QoS 2 messages that a member has for good; the store has an entry of each.
-    taken: BTreeSet<Sequence>,
-    /// Messages before it may have been sent before the process was killed.
-    repeats_before: Sequence,
-    /// The position that the store has.
-    stored: Option<Sequence>,
-}
-
-impl OwnedGroup {
-    fn new(target: Arc<SharedTarget>, next: Sequence) -> OwnedGroup {
-        OwnedGroup {
-            token: Token::of_parts(&[&target.filter, &target.group]),
-            target,
-            next,
-            reading: Reading::Live,
-            beyond: Sequence::FIRST,
-            waiting: BTreeMap::new(),
-            leased: BTreeMap::new(),
-            counts: HashMap::default(),
-            returned: BTreeMap::new(),
-            fetching: Vec::new(),
-            taken: BTreeSet::new(),
-            repeats_before: Sequence::FIRST,
-            stored: None,
-        }
-    }
-
-    /// As the store had it.
-    pub(super) fn restored(
-        target: Arc<SharedTarget>,
-        token: Token,
-        next: Sequence,
-        taken: BTreeSet<Sequence>,
-    ) -> OwnedGroup {
-        OwnedGroup {
-            token,
-            reading: Reading::Behind,
-            taken,
-            repeats_before: Sequence::END,
-            stored: Some(next),
-            ..OwnedGroup::new(target, next)
-        }
-    }
-
-    /// Everything before it is settled.
-    fn position(&self) -> Sequence {
-        let waiting = self.waiting.keys().next().copied();
-        let leased = self.leased.keys().next().copied();
-        let returned = self.returned.keys().next().copied();
-        [waiting, leased, returned]
-            .into_iter()
-            .flatten()
-            .fold(self.next, Sequence::min)
-    }
-
-    /// Ends a lease; whose it was.
-    fn release(&mut self, sequence: Sequence) -> Option<ClientId> {
-        let member = self.leased.remove(&sequence)?;
-        if let Some(count) = self.counts.get_mut(&member) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.counts.remove(&member);
-            }
-        }
-        Some(member)
-    }
-}
-
-impl OwnedGroups {
-    pub(super) fn add(&mut self, group: OwnedGroup) {
-        self.last += 1;
-        self.numbers.insert(Arc::clone(&group.target), self.last);
-        self.groups.insert(self.last, group);
-    }
-
-    fn number(&self, target: &SharedTarget) -> Option<u64> {
-        self.numbers.get(target).copied()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.groups.len()
-    }
-}
-
 impl Shard {
-    /// A session is a member of a group, with or without a connection.
-    pub(super) fn add_member(
-        &mut self,
-        filter: &str,
-        name: &Arc<str>,
-        member: Member,
-        online: bool,
-    ) -> Arc<SharedTarget> {
-        let id = self.index.insert(filter);
-        let group = self.index.get_mut(id).group_or_insert(filter, name, self.shards);
-        group.set(member, online);
-        let (target, owner, is_durable) = (Arc::clone(&group.target), group.owner, group.is_durable());
-        if owner == self.id {
-            match (self.owned.number(&target), is_durable) {
-                (None, true) => self.own_group(&target),
-                (Some(number), false) => self.disown_group(number),
-                (Some(number), true) => self.group_moves(number),
-                (None, false) => {}
-            }
-        }
-        target
-    }
-
-    /// A session is no member any more.
-    pub(super) fn remove_member(
-        &mut self,
-        filter: &str,
-        name: &str,
-        client_id: &ClientId,
-    ) -> Option<Arc<SharedTarget>> {
-        let id = self.index.find(filter)?;
-        let group = self.index.get(id).group(name)?;
-        let (target, owner) = (Arc::clone(&group.target), group.owner);
-        self.index.get_mut(id).leave_group(name, client_id);
-        let is_durable = self
-            .index
-            .get(id)
-            .group(name)
-            .is_some_and(|group| group.is_durable());
-        self.drop_route_if_empty(id);
-        if owner == self.id
-            && !is_durable
-            && let Some(number) = self.owned.number(&target)
-        {
-            self.disown_group(number);
-        }
-        Some(target)
-    }
-
-    fn own_group(&mut self, target: &Arc<SharedTarget>) {
-        // It gets what is committed from here on: its first persistent member has no SUBACK yet.
-        let group = OwnedGroup::new(Arc::clone(target), self.tail.next);
-        if self.tail.next < Sequence::END {
-            let entry = GroupEntry {
-                filter: target.filter.to_string(),
-                group: target.group.to_string(),
-                next: group.next,
-            };
-            self.put(Name::Group(group.token), entry.encode());
-            self.owned.unsettled += 1;
-            self.hold(Held::Owned(self.owned.last + 1));
-        }
-        self.owned.add(group);
-    }
-
-    pub(super) fn group_stored(&mut self) {
-        self.owned.unsettled = self.owned.unsettled.saturating_sub(1);
-    }
-
-    /// How far the group has come is written again.
-    pub(super) fn fail_group(&mut self, number: u64) {
-        if let Some(group) = self.owned.groups.get_mut(&number) {
-            group.stored = None;
-            self.mark_group(number);
-        }
-    }
-
-    /// Another shard asks whether all is seen that it announced. If that made a group persistent, its member may be
-    /// promised something only when the group's entry is committed.
-    pub(super) fn pass(&mut self, from: ShardId, operation: u64) {
-        if self.owned.unsettled > 0 {
-            self.hold(Held::Passed(from, operation));
-        } else {
-            self.outbound.push(from, ShardMessage::Passed(operation));
-        }
-    }
-
-    /// Its last persistent member has left: what was not delivered is for nobody.
-    fn disown_group(&mut self, number: u64) {
-        let Some(group) = self.owned.groups.remove(&number) else {
-            return;
-        };
-        self.owned.numbers.remove(&group.target);
-        self.owned.dirty.remove(&number);
-        self.delete(Name::Group(group.token));
-        for sequence in group.taken {
-            self.delete(Name::Taken(group.token, sequence));
-        }
-    }
-
-    /// The journal's end is known.
-    pub(super) fn groups_begin(&mut self) {
-        let numbers: Vec<u64> = self.owned.groups.keys().copied().collect();
-        for number in numbers {
-            let end = self.tail.next;
-            if let Some(group) = self.owned.groups.get_mut(&number) {
-                group.repeats_before = group.repeats_before.min(end);
-                if group.next == Sequence::END {
-                    group.next = end;
-                    self.mark_group(number);
-                }
-            }
-        }
-    }
-
-    /// Every group that was up to date, or about to be, has to read again.
-    pub(super) fn groups_behind(&mut self) {
-        for group in self.owned.groups.values_mut() {
-            group.reading = Reading::Behind;
-        }
-        let numbers: Vec<u64> = self.owned.groups.keys().copied().collect();
-        for number in numbers {
-            self.read_group(number);
-        }
-    }
-
-    fn mark_group(&mut self, number: u64) {
-        self.owned.dirty.insert(number);
-        if self.flush_at == Timestamp::NEVER {
-            self.flush_at = Timestamp::from_millis(self.now.as_millis().saturating_add(250));
-        }
-    }
-
-    /// Writes how far groups have come.
-    pub(super) fn flush_groups(&mut self) {
-        for number in std::mem::take(&mut self.owned.dirty) {
-            let Some(group) = self.owned.groups.get_mut(&number) else {
-                continue;
-            };
-            let position = group.position();
-            if position == Sequence::END {
-                continue;
-            }
-            let token = group.token;
-            let rest = group.taken.split_off(&position);
-            let passed = std::mem::replace(&mut group.taken, rest);
-            let is_new = group.stored.replace(position) != Some(position);
-            let entry = GroupEntry {
-                filter: group.target.filter.to_string(),
-                group: group.target.group.to_string(),
-                next: position,
-            };
-            if is_new {
-                self.put(Name::Group(token), entry.encode());
-                self.hold(Held::GroupFlushed(number));
-            }
-            for sequence in passed {
-                self.delete(Name::Taken(token, sequence));
-            }
-        }
-    }
-
-    /// The earliest place in the journal that a group of this shard needs.
-    pub(super) fn groups_need_from(&self) -> Sequence {
-        let tail = self.tail.next;
-        let positions = self.owned.groups.values().map(|group| match group.reading {
-            Reading::Live if group.position() == group.next => group.next.max(tail),
-            _ => group.position(),
-        });
-        positions.min().unwrap_or(Sequence::END)
-    }
-
     /// A message from the journal, for the groups of this shard that have read everything before it.
     pub(super) fn route_to_groups(&mut self, now: Timestamp, message: &Message, sequence: Sequence) {
         let mut found: smallvec::SmallVec<[u64; 4]> = smallvec::SmallVec::new();
@@ -450,7 +150,7 @@ impl Shard {
     }
 
     /// Something has changed: a member came, or has room again.
-    fn group_moves(&mut self, number: u64) {
+    pub(super) fn group_moves(&mut self, number: u64) {
         let now = self.now;
         loop {
             let Some(group) = self.owned.groups.get_mut(&number) else {
@@ -481,7 +181,7 @@ impl Shard {
             .is_some_and(|group| group.has_online())
     }
 
-    fn fetch_returned(&mut self, number: u64) {
+    pub(super) fn fetch_returned(&mut self, number: u64) {
         let Some(group) = self.owned.groups.get(&number) else {
             return;
         };
@@ -498,7 +198,7 @@ impl Shard {
         }
     }
 
-    fn read_group(&mut self, number: u64) {
+    pub(super) fn read_group(&mut self, number: u64) {
         let limits = &self.common.config.mqtt;
         let keep = Keep {
             items_max: limits.max_mqueue_len as u64,
@@ -618,167 +318,5 @@ impl Shard {
         }
         self.mark_group(number);
         self.group_moves(number);
-    }
-
-    /// A message that a group has chosen a session of this shard for.
-    pub(super) fn deliver_lease(
-        &mut self,
-        now: Timestamp,
-        to: &ClientId,
-        target: &Arc<SharedTarget>,
-        sequence: Sequence,
-        message: Message,
-        is_repeated: bool,
-    ) {
-        let subscription = self.by_client.get(to).copied().and_then(|key| {
-            let route = self.index.find(&target.filter)?;
-            let subscription = self.online(key)?.subscriptions.get(route, Some(&target.group))?;
-            Some((key, subscription.options, subscription.id))
-        });
-        let Some((key, options, id)) = subscription else {
-            return self.return_lease(target, sequence, false);
-        };
-        let session = self.session(key);
-        let qos = effective_qos(message.qos(), options.qos, self.common.config.mqtt.upgrade_qos);
-        let item = Queued {
-            qos,
-            retain: message.retain() && (options.retain_as_published || session.is_bridge),
-            subscription_ids: id.into_iter().collect::<SubscriptionIds>(),
-            shared: Some(Arc::clone(target)),
-            sequence: Some(sequence),
-            priority: self.priority(&message),
-            message,
-        };
-        if let Some(session) = self.online_mut(key) {
-            if is_repeated && qos == QoS::AtLeastOnce {
-                session.outgoing.note_repeated(sequence);
-            }
-            if session.stored.is_some() {
-                self.keep_from(sequence);
-            }
-        }
-        self.deliver(now, key, item);
-        if qos == QoS::AtMostOnce {
-            // Nobody will acknowledge it. The group, if it is this shard's, is about to go on by itself.
-            match self.owner_of(target) {
-                owner if owner == self.id => {
-                    self.end_lease(target, sequence, false);
-                }
-                _ => self.settle(target, sequence, false),
-            }
-        }
-    }
-
-    /// Tells groups what the session has for good.
-    pub(super) fn settle_shared(&mut self, key: SessionKey) {
-        let Some(session) = self.online_mut(key) else {
-            return;
-        };
-        for (target, sequence) in session.outgoing.take_settled() {
-            self.settle(&target, sequence, false);
-        }
-    }
-
-    /// The same of all that is under way, when the session ends: nobody else gets it [MQTT-4.8.2-5].
-    pub(super) fn settle_all_shared(&mut self, key: SessionKey) {
-        let leases = match &self.sessions[key.0 as usize] {
-            Tenant::Online(session) => session.outgoing.leases(),
-            Tenant::Dormant(dormant) => dormant
-                .rest
-                .as_ref()
-                .map_or_else(Vec::new, |rest| rest.outgoing.leases()),
-        };
-        for (target, sequence) in leases {
-            self.settle(&target, sequence, false);
-        }
-    }
-
-    /// `is_taken`: the store has an entry that says so.
-    pub(super) fn settle(&mut self, target: &Arc<SharedTarget>, sequence: Sequence, is_taken: bool) {
-        let owner = self.owner_of(target);
-        if owner == self.id {
-            return self.lease_settled(target, sequence, is_taken);
-        }
-        let target = Arc::clone(target);
-        self.outbound.push(
-            owner,
-            ShardMessage::Settled {
-                target,
-                sequence,
-                is_taken,
-            },
-        );
-    }
-
-    fn owner_of(&self, target: &SharedTarget) -> ShardId {
-        Token::of_parts(&[&target.filter, &target.group]).shard(self.shards)
-    }
-
-    pub(super) fn lease_settled(&mut self, target: &SharedTarget, sequence: Sequence, is_taken: bool) {
-        if let Some(number) = self.end_lease(target, sequence, is_taken) {
-            self.group_moves(number);
-        }
-    }
-
-    /// Returns the group's number if the message was leased.
-    fn end_lease(&mut self, target: &SharedTarget, sequence: Sequence, is_taken: bool) -> Option<u64> {
-        let number = self.owned.number(target)?;
-        let group = self.owned.groups.get_mut(&number)?;
-        group.release(sequence)?;
-        if is_taken {
-            group.taken.insert(sequence);
-        }
-        self.mark_group(number);
-        Some(number)
-    }
-
-    fn return_lease(&mut self, target: &Arc<SharedTarget>, sequence: Sequence, was_sent: bool) {
-        let owner = self.owner_of(target);
-        if owner == self.id {
-            return self.lease_returned(target, sequence, was_sent);
-        }
-        let target = Arc::clone(target);
-        self.outbound.push(
-            owner,
-            ShardMessage::Returned {
-                target,
-                sequence,
-                was_sent,
-            },
-        );
-    }
-
-    pub(super) fn lease_returned(&mut self, target: &SharedTarget, sequence: Sequence, was_sent: bool) {
-        let Some(number) = self.owned.number(target) else {
-            return;
-        };
-        let Some(group) = self.owned.groups.get_mut(&number) else {
-            return;
-        };
-        if let Some(member) = group.release(sequence) {
-            group.returned.insert(sequence, Some(member).filter(|_| was_sent));
-        }
-        self.mark_group(number);
-        self.fetch_returned(number);
-    }
-
-    /// Gives back what groups have leased to a session that has lost its connection or its subscription.
-    pub(super) fn give_back(&mut self, key: SessionKey, is_wanted: impl Fn(&SharedTarget) -> bool) {
-        let Some(session) = self.online_mut(key) else {
-            return;
-        };
-        let mut taken = session.outgoing.take_leased(is_wanted);
-        taken.sort_by_key(|((_, sequence), _)| *sequence);
-        for ((target, sequence), was_sent) in taken {
-            self.return_lease(&target, sequence, was_sent);
-        }
-    }
-
-    /// A QoS 2 message of a group is the member's for good, with the commit that gives it a packet identifier: then
-    /// the group need not wait for the member any more.
-    pub(super) fn take_for_good(&mut self, target: &Arc<SharedTarget>, sequence: Sequence) {
-        let token = Token::of_parts(&[&target.filter, &target.group]);
-        self.put(Name::Taken(token, sequence), bytes::Bytes::new());
-        self.hold(Held::Taken(Arc::clone(target), sequence));
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 
 use super::{
     RouteChange, Shard,
-    group::OwnedGroup,
+    owned::OwnedGroup,
     restore::{GroupParts, Parts},
     route::Member,
 };
