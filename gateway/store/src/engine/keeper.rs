@@ -103,22 +103,19 @@ impl Keeper {
             .count();
         self.report(&snapshot, &due[..count]);
         let dropped = self.engine.view.drop_first(count);
-        let bases = dropped.iter().map(|segment| segment.base).collect();
-        // While the store closes nobody listens.
-        let _ = self.engine.reader.send(ReaderMessage::Dropped(bases));
         let stats = &self.engine.stats;
-        for segment in dropped {
+        for segment in &dropped {
             stats.segments.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
             let len = segment.end.get().map_or(0, |end| end.len);
             stats
                 .log_bytes
                 .fetch_sub(len, std::sync::atomic::Ordering::Relaxed);
-            // The index first: one without its segment would be left for ever.
-            let _ = self.files.remove(&segment.index_path());
             if let Err(error) = self.files.remove(&segment.path) {
                 warn!(path = %segment.path.display(), "a segment of the log cannot be removed, its room is lost: {error}");
             }
         }
+        // A reader thread that has panicked leaves the indexes to the next start.
+        let _ = self.engine.reader.send(ReaderMessage::Dropped(dropped));
     }
 
     /// The oldest segments, as far as they may go.

@@ -165,9 +165,11 @@ pub(crate) enum Closing {
 }
 
 /// The threads of a store.
+#[derive(Default)]
 pub(crate) struct Threads {
     writer: Option<JoinHandle<()>>,
-    others: Vec<JoinHandle<()>>,
+    keeper: Option<JoinHandle<()>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Intake {
@@ -229,31 +231,23 @@ impl Engine {
         let keeper = keeper::Keeper::new(Arc::clone(self), options, inboxes.1);
         let writer = writer::Writer::new(Arc::clone(self), options, store_id, recovered);
         let builder = |name: &str| thread::Builder::new().name(name.into());
-        let mut threads = Threads {
-            writer: None,
-            others: Vec::new(),
-        };
-        threads
-            .others
-            .push(builder("store-reader").spawn(move || reader.run())?);
-        threads
-            .others
-            .push(builder("store-keeper").spawn(move || keeper.run())?);
-        threads.writer = Some(builder("store-writer").spawn(move || writer.run())?);
-        Ok(threads)
+        Ok(Threads {
+            reader: Some(builder("store-reader").spawn(move || reader.run())?),
+            keeper: Some(builder("store-keeper").spawn(move || keeper.run())?),
+            writer: Some(builder("store-writer").spawn(move || writer.run())?),
+        })
     }
 
-    /// Ends the threads, the writer first.
+    /// Ends the threads: the writer, the keeper, the reader.
     pub(crate) fn close(&self, threads: &mut Threads, closing: Closing) {
         self.intake.lock().closing = Some(closing);
         self.intake.arrived.notify_one();
-        if let Some(writer) = threads.writer.take() {
-            join(writer);
-        }
-        // Without a receiver there is no thread to tell.
-        let _ = self.reader.send(ReaderMessage::Close);
+        join(threads.writer.take());
+        // In this order: the keeper tells the reader what it has dropped. Without a receiver there is no thread to tell.
         let _ = self.keeper.send(KeeperMessage::Close);
-        threads.others.drain(..).for_each(join);
+        join(threads.keeper.take());
+        let _ = self.reader.send(ReaderMessage::Close);
+        join(threads.reader.take());
     }
 
     /// Hands commits and writes to the writer thread.
@@ -361,8 +355,8 @@ impl LogWriter {
     }
 }
 
-fn join(thread: JoinHandle<()>) {
-    if thread.join().is_err() {
+fn join(thread: Option<JoinHandle<()>>) {
+    if thread.is_some_and(|thread| thread.join().is_err()) {
         error!("a thread of the store has panicked");
     }
 }

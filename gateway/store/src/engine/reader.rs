@@ -19,7 +19,7 @@ use super::{
     segments::Segments,
 };
 use crate::{
-    log::{frame::Seed, view::Snapshot},
+    log::{frame::Seed, segment::Segment, view::Snapshot},
     options::Options,
 };
 
@@ -35,7 +35,7 @@ pub(crate) enum ReaderMessage {
     /// Much was committed: it is to be indexed while it is in memory.
     Follow,
     /// These segments are gone.
-    Dropped(Vec<Sequence>),
+    Dropped(Vec<Arc<Segment>>),
     /// The store closes.
     Close,
 }
@@ -115,8 +115,10 @@ impl Reader {
             task.refuse();
         }
         for message in self.inbox.try_iter() {
-            if let ReaderMessage::Task(task) = message {
-                task.refuse();
+            match message {
+                ReaderMessage::Task(task) => task.refuse(),
+                ReaderMessage::Dropped(segments) => self.segments.dropped(&segments),
+                ReaderMessage::Follow | ReaderMessage::Close => {}
             }
         }
     }
@@ -132,7 +134,7 @@ impl Reader {
             match message {
                 Ok(ReaderMessage::Task(task)) => self.tasks.push_back((task, self.work_max)),
                 Ok(ReaderMessage::Follow) => self.segments.follow(),
-                Ok(ReaderMessage::Dropped(bases)) => self.segments.forget(&bases),
+                Ok(ReaderMessage::Dropped(segments)) => self.segments.dropped(&segments),
                 Ok(ReaderMessage::Close) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
             }

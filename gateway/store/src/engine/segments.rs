@@ -327,6 +327,18 @@ impl Segments {
         }
     }
 
+    /// Segments are gone: their indexes go, too. Only here, because here they are written.
+    pub(super) fn dropped(&mut self, segments: &[Arc<Segment>]) {
+        for segment in segments {
+            self.forget(&[segment.base]);
+            if let Err(error) = self.files.remove(&segment.index_path())
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                warn!(path = %segment.index_path().display(), "an index cannot be removed: {error}");
+            }
+        }
+    }
+
     /// Forgets segments.
     pub(super) fn forget(&mut self, bases: &[Sequence]) {
         for base in bases {

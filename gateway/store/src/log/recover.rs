@@ -138,6 +138,7 @@ impl Recovery<'_> {
             });
         }
         candidates.sort_by_key(|candidate| candidate.base);
+        self.remove_strays(&candidates);
         for pair in candidates.windows(2) {
             if let [
                 Candidate {
@@ -158,6 +159,28 @@ impl Recovery<'_> {
             }
         }
         Ok(candidates)
+    }
+
+    /// Removes indexes without a segment and what was being written, as a crash leaves them.
+    fn remove_strays(&self, candidates: &[Candidate]) {
+        let Ok(paths) = self.files.list(self.dir) else {
+            return;
+        };
+        for path in paths {
+            let base = segment_base(&path.with_extension("log"));
+            let stray = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("tmp") => base.is_some(),
+                Some("idx") => base.is_some_and(|base| {
+                    candidates
+                        .binary_search_by_key(&base, |known| known.base)
+                        .is_err()
+                }),
+                _ => false,
+            };
+            if stray && let Err(error) = self.files.remove(&path) {
+                warn!(path = %path.display(), "a file that is of no use cannot be removed: {error}");
+            }
+        }
     }
 
     /// Cuts the last segment after the last commit that is whole. What was written together with a torn commit was
