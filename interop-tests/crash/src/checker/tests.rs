@@ -595,3 +595,59 @@ fn a_message_that_nobody_sent_is_noticed() {
     story.subscribe(ONE, ALL, 1).get(ONE, 9, 1, false);
     story.expect(&[(Fault::Protocol, 1)]);
 }
+
+#[test]
+fn what_was_handed_on_once_is_not_handed_on_again() {
+    for (second_leaves, doubled) in [(false, 1), (true, 0)] {
+        let mut story = Story::new();
+        for member in [ONE, TWO, BRIEF] {
+            story.subscribe(member, SHARED, 1);
+        }
+        story.publish(1, 1).get(ONE, 1, 1, false).leave(ONE);
+        story.get(TWO, 1, 1, false);
+        if second_leaves {
+            story.leave(TWO);
+        }
+        story.get(BRIEF, 1, 1, false);
+        assert_eq!(story.report().count(Fault::Doubled), doubled, "{second_leaves}");
+    }
+}
+
+#[test]
+fn a_client_that_notices_the_kill_late_was_gone_before() {
+    let mut story = Story::new();
+    story.then(BROKER, What::Killed).wait(5_000).start();
+    story
+        .then(BRIEF, What::Ended { orderly: false })
+        .wait(7_000)
+        .connect(BRIEF, false);
+    story.expect(&[]);
+}
+
+#[test]
+fn a_disconnect_right_before_the_kill_may_be_forgotten() {
+    for times in [0, 1] {
+        let mut story = will(true);
+        story.crash(&[ONE]).wait(6_000);
+        for _ in 0..times {
+            story.get_on(ONE, WILL, 1, 1, false);
+        }
+        story.connect(PUBLISHER, true);
+        story.expect(&[]);
+    }
+}
+
+#[test]
+fn only_a_later_removal_excuses_that_nothing_is_retained() {
+    for (first, second, faults) in [(Kind::Clear, Kind::Retained, 1), (Kind::Retained, Kind::Clear, 0)] {
+        let mut story = Story::new();
+        story.send(1, RETAINED, 1, first).acknowledge(1);
+        story.send(2, RETAINED, 1, second);
+        if second == Kind::Retained {
+            story.acknowledge(2);
+        }
+        story.connect(OBSERVER, false).subscribe(OBSERVER, ALL, 1);
+        story.then(OBSERVER, What::Observed);
+        assert_eq!(story.report().count(Fault::Retained), faults, "{first:?}");
+    }
+}
