@@ -50,6 +50,7 @@ mod shared;
 mod subscription;
 
 pub use block_on::block_on;
+pub(crate) use block_on::block_on_for;
 pub use broker::{Broker, BrokerBuilder};
 pub use broker_core::{
     ClientInfo, Closing, Connect, Message, MessageParts, Properties, PropertiesBuilder, Property, QoS,

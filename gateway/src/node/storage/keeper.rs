@@ -5,7 +5,7 @@ use std::{
     future::poll_fn,
     io,
     sync::{Arc, Condvar, Mutex, PoisonError},
-    task::Poll,
+    task::{Poll, Waker},
     thread::JoinHandle,
     time::Duration,
 };
@@ -20,12 +20,15 @@ use super::{
     StorageStats,
     watch::{Alarm, Condition, Look, Watch},
 };
-use crate::embed::block_on;
+use crate::embed::block_on_for;
 
 /// Between two looks while messages are kept.
 const BUSY: Duration = Duration::from_secs(5);
 /// Between two looks while none are.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// How long an answer of the store is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The lowest place that some shard still needs; [`Sequence::END`]: none needs any.
 pub(in crate::node) type Low = Box<dyn Fn() -> Sequence + Send>;
@@ -65,6 +68,7 @@ impl Keeper {
             told,
             watch: Watch::new(),
             trimmed: Sequence::FIRST,
+            is_asked: false,
         };
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -109,6 +113,8 @@ struct Work {
     watch: Watch,
     /// Everything before it was given back.
     trimmed: Sequence,
+    /// The store owes an answer.
+    is_asked: bool,
 }
 
 impl Work {
@@ -128,31 +134,34 @@ impl Work {
         is_kept || self.watch.condition() != Condition::Ok
     }
 
-    /// Gives back what no shard needs. True if something is left.
+    /// Gives back what no shard needs. True if something is left, or if the store does not answer.
     fn trim(&mut self) -> Result<bool, JournalError> {
-        let JournalReply::Head(Extent { next, .. }) = self.ask(JournalRequest::Head)? else {
+        let Some(JournalReply::Head(Extent { next, .. })) = self.ask(JournalRequest::Head)? else {
             return Ok(true);
         };
         // Asked after the end of the log: what is appended in between may be needed by those who say that they need
         // nothing.
         let upto = (self.low)().min(next);
-        if upto > self.trimmed {
-            self.ask(JournalRequest::Trim { upto })?;
+        if upto > self.trimmed && self.ask(JournalRequest::Trim { upto })?.is_some() {
             self.trimmed = upto;
         }
         Ok(upto < next)
     }
 
-    fn ask(&mut self, request: JournalRequest) -> Result<JournalReply, JournalError> {
-        let mut requests = VecDeque::from([(Ticket(0), request)]);
+    /// `None`: the store has not answered this or an earlier question; a disk that hangs must not keep this thread.
+    fn ask(&mut self, request: JournalRequest) -> Result<Option<JournalReply>, JournalError> {
+        if self.is_asked && self.journal.poll(self.clock.now(), Waker::noop()).is_none() {
+            return Ok(None);
+        }
         let (journal, clock) = (&mut self.journal, self.clock);
-        journal.submit(clock.now(), &mut requests);
-        block_on(poll_fn(|context| {
-            match journal.poll(clock.now(), context.waker()) {
-                Some((_, answer)) => Poll::Ready(answer),
-                None => Poll::Pending,
-            }
-        }))
+        journal.submit(clock.now(), &mut VecDeque::from([(Ticket(0), request)]));
+        let answer = poll_fn(|context| match journal.poll(clock.now(), context.waker()) {
+            Some((_, answer)) => Poll::Ready(answer),
+            None => Poll::Pending,
+        });
+        let answer = block_on_for(PATIENCE, answer);
+        self.is_asked = answer.is_none();
+        answer.transpose()
     }
 }
 
@@ -160,15 +169,18 @@ impl Work {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-    use broker_core::store::{
-        NewRecord,
-        memory::{MemoryLimits, MemoryStore},
+    use broker_core::{
+        Timestamp,
+        store::{
+            Durability, JournalLimits, NewRecord,
+            memory::{MemoryJournal, MemoryLimits, MemoryStore},
+        },
     };
 
     use super::*;
 
     fn extent(work: &mut Work) -> (u64, u64) {
-        let Ok(JournalReply::Head(extent)) = work.ask(JournalRequest::Head) else {
+        let Ok(Some(JournalReply::Head(extent))) = work.ask(JournalRequest::Head) else {
             panic!("the store has an end");
         };
         (extent.first.0, extent.next.0)
@@ -197,6 +209,7 @@ mod tests {
             told: Box::new(|condition| panic!("{condition:?}")),
             watch: Watch::new(),
             trimmed: Sequence::FIRST,
+            is_asked: false,
         };
         append(&mut work, 9);
         assert!(work.look(), "no shard has said yet what it needs");
@@ -226,5 +239,48 @@ mod tests {
         let began = std::time::Instant::now();
         drop(keeper.unwrap());
         assert!(began.elapsed() < BUSY);
+    }
+
+    /// A store that answers nothing.
+    struct Silent(MemoryJournal);
+
+    impl Journal for Silent {
+        fn limits(&self) -> JournalLimits {
+            self.0.limits()
+        }
+
+        fn durability(&self) -> Durability {
+            self.0.durability()
+        }
+
+        fn submit(&mut self, _: Timestamp, requests: &mut VecDeque<(Ticket, JournalRequest)>) {
+            requests.clear();
+        }
+
+        fn poll(&mut self, _: Timestamp, _: &Waker) -> Option<(Ticket, Result<JournalReply, JournalError>)> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_store_that_does_not_answer_is_still_looked_at() {
+        let store = MemoryStore::new(MemoryLimits::default());
+        let mut work = Work {
+            journal: Box::new(Silent(store.journal())),
+            stats: StorageStats::Memory(store),
+            clock: Clock::start(),
+            low: Box::new(|| Sequence::END),
+            told: Box::new(|_| ()),
+            watch: Watch::new(),
+            trimmed: Sequence::FIRST,
+            is_asked: false,
+        };
+        assert!(work.look() && work.is_asked);
+        let began = std::time::Instant::now();
+        assert!(work.look() && work.is_asked);
+        assert!(
+            began.elapsed() < PATIENCE,
+            "it does not wait twice for one answer"
+        );
     }
 }

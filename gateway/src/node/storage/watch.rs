@@ -47,7 +47,7 @@ impl Condition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Look {
     pub(super) state: State,
-    /// The longest sync since the look before.
+    /// The longest sync since the look before, or the write that is under way.
     pub(super) sync: Duration,
     /// Records dropped at the limit of bytes, since the start.
     pub(super) cut_by_size: u64,
@@ -67,7 +67,8 @@ impl Look {
             },
             StorageStats::Disk(stats) => Look {
                 state: stats.state(),
-                sync: Duration::from_micros(stats.fsync_micros_max.swap(0, Relaxed)),
+                sync: Duration::from_micros(stats.fsync_micros_max.swap(0, Relaxed))
+                    .max(stats.write_under_way()),
                 cut_by_size: stats.trimmed_by_size.load(Relaxed),
                 cut_by_age: stats.trimmed_by_age.load(Relaxed),
             },
