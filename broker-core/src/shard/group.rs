@@ -25,6 +25,200 @@ const PAGE: Page = Page {
 };
 
 impl Shard {
+<<<<<<< ours
+=======
+    /// A session is a member of a group, with or without a connection.
+    pub(super) fn add_member(
+        &mut self,
+        filter: &str,
+        name: &Arc<str>,
+        member: Member,
+        online: bool,
+    ) -> Arc<SharedTarget> {
+        let id = self.index.insert(filter);
+        let group = self.index.get_mut(id).group_or_insert(filter, name, self.shards);
+        group.set(member, online);
+        let (target, owner, is_durable) = (Arc::clone(&group.target), group.owner, group.is_durable());
+        if owner == self.id {
+            match (self.owned.number(&target), is_durable) {
+                (None, true) => self.own_group(&target),
+                (Some(number), false) => self.disown_group(number),
+                (Some(number), true) => self.group_moves(number),
+                (None, false) => {}
+            }
+        }
+        target
+    }
+
+    /// A session is no member any more.
+    pub(super) fn remove_member(
+        &mut self,
+        filter: &str,
+        name: &str,
+        client_id: &ClientId,
+    ) -> Option<Arc<SharedTarget>> {
+        let id = self.index.find(filter)?;
+        let group = self.index.get(id).group(name)?;
+        let (target, owner) = (Arc::clone(&group.target), group.owner);
+        self.index.get_mut(id).leave_group(name, client_id);
+        let is_durable = self
+            .index
+            .get(id)
+            .group(name)
+            .is_some_and(|group| group.is_durable());
+        self.drop_route_if_empty(id);
+        if owner == self.id
+            && !is_durable
+            && let Some(number) = self.owned.number(&target)
+        {
+            self.disown_group(number);
+        }
+        Some(target)
+    }
+
+    fn own_group(&mut self, target: &Arc<SharedTarget>) {
+        // It gets what is committed from here on: its first persistent member has no SUBACK yet.
+        let group = OwnedGroup::new(Arc::clone(target), self.tail.next);
+        if self.tail.next < Sequence::END {
+            let entry = GroupEntry {
+                filter: target.filter.to_string(),
+                group: target.group.to_string(),
+                next: group.next,
+            };
+            self.put(Name::Group(group.token), entry.encode());
+            self.owned.unsettled += 1;
+            self.hold(Held::Owned(self.owned.last + 1));
+        }
+        self.owned.add(group);
+    }
+
+    pub(super) fn group_stored(&mut self) {
+        self.owned.unsettled = self.owned.unsettled.saturating_sub(1);
+    }
+
+    /// How far the group has come is written again.
+    pub(super) fn fail_group(&mut self, number: u64) {
+        if let Some(group) = self.owned.groups.get_mut(&number) {
+            group.stored = None;
+            self.mark_group(number);
+        }
+    }
+
+    /// Another shard asks whether all is seen that it announced. If that made a group persistent, its member may be
+    /// promised something only when the group's entry is committed.
+    pub(super) fn pass(&mut self, from: ShardId, operation: u64) {
+        if self.owned.unsettled > 0 {
+            self.hold(Held::Passed(from, operation));
+        } else {
+            self.outbound.push(from, ShardMessage::Passed(operation));
+        }
+    }
+
+    /// Its last persistent member has left: what was not delivered is for nobody.
+    fn disown_group(&mut self, number: u64) {
+        let Some(group) = self.owned.groups.remove(&number) else {
+            return;
+        };
+        self.owned.numbers.remove(&group.target);
+        self.owned.dirty.remove(&number);
+        self.delete(Name::Group(group.token));
+        for sequence in group.taken {
+            self.delete(Name::Taken(group.token, sequence));
+        }
+    }
+
+    /// All members that were restored are known. Of a group whose first persistent member's subscription was lost in a
+    /// crash, or whose last one ended in it, the entry may be left.
+    pub(super) fn disown_orphans(&mut self) {
+        let index = &self.index;
+        let is_orphan = |target: &SharedTarget| {
+            let id = index.find(&target.filter);
+            let group = id.and_then(|id| index.get(id).group(&target.group));
+            !group.is_some_and(super::route::Group::is_durable)
+        };
+        let groups = self.owned.groups.iter();
+        let orphans: Vec<u64> = groups
+            .filter(|(_, group)| is_orphan(&group.target))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in orphans {
+            self.disown_group(number);
+        }
+    }
+
+    /// The journal's end is known.
+    pub(super) fn groups_begin(&mut self) {
+        let numbers: Vec<u64> = self.owned.groups.keys().copied().collect();
+        for number in numbers {
+            let end = self.tail.next;
+            if let Some(group) = self.owned.groups.get_mut(&number) {
+                group.repeats_before = group.repeats_before.min(end);
+                if group.next == Sequence::END {
+                    group.next = end;
+                    self.mark_group(number);
+                }
+            }
+        }
+    }
+
+    /// Every group that was up to date, or about to be, has to read again.
+    pub(super) fn groups_behind(&mut self) {
+        for group in self.owned.groups.values_mut() {
+            group.reading = Reading::Behind;
+        }
+        let numbers: Vec<u64> = self.owned.groups.keys().copied().collect();
+        for number in numbers {
+            self.read_group(number);
+        }
+    }
+
+    fn mark_group(&mut self, number: u64) {
+        self.owned.dirty.insert(number);
+        if self.flush_at == Timestamp::NEVER {
+            self.flush_at = Timestamp::from_millis(self.now.as_millis().saturating_add(250));
+        }
+    }
+
+    /// Writes how far groups have come.
+    pub(super) fn flush_groups(&mut self) {
+        for number in std::mem::take(&mut self.owned.dirty) {
+            let Some(group) = self.owned.groups.get_mut(&number) else {
+                continue;
+            };
+            let position = group.position();
+            if position == Sequence::END {
+                continue;
+            }
+            let token = group.token;
+            let rest = group.taken.split_off(&position);
+            let passed = std::mem::replace(&mut group.taken, rest);
+            let is_new = group.stored.replace(position) != Some(position);
+            let entry = GroupEntry {
+                filter: group.target.filter.to_string(),
+                group: group.target.group.to_string(),
+                next: position,
+            };
+            if is_new {
+                self.put(Name::Group(token), entry.encode());
+                self.hold(Held::GroupFlushed(number));
+            }
+            for sequence in passed {
+                self.delete(Name::Taken(token, sequence));
+            }
+        }
+    }
+
+    /// The earliest place in the journal that a group of this shard needs.
+    pub(super) fn groups_need_from(&self) -> Sequence {
+        let tail = self.tail.next;
+        let positions = self.owned.groups.values().map(|group| match group.reading {
+            Reading::Live if group.position() == group.next => group.next.max(tail),
+            _ => group.position(),
+        });
+        positions.min().unwrap_or(Sequence::END)
+    }
+
+>>>>>>> theirs
     /// A message from the journal, for the groups of this shard that have read everything before it.
     pub(super) fn route_to_groups(&mut self, now: Timestamp, message: &Message, sequence: Sequence) {
         let mut found: smallvec::SmallVec<[u64; 4]> = smallvec::SmallVec::new();

@@ -65,6 +65,7 @@ impl Shard {
     pub fn open(&mut self, now: Timestamp) {
         self.now = now;
         self.is_starting = false;
+        self.disown_orphans();
     }
 
     /// True once the shard knows where the journal ends.
