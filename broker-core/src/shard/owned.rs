@@ -237,6 +237,25 @@ impl Shard {
         }
     }
 
+    /// All members that were restored are known. Of a group whose first persistent member's subscription was lost in a
+    /// crash, or whose last one ended in it, the entry may be left.
+    pub(super) fn disown_orphans(&mut self) {
+        let index = &self.index;
+        let is_orphan = |target: &SharedTarget| {
+            let id = index.find(&target.filter);
+            let group = id.and_then(|id| index.get(id).group(&target.group));
+            !group.is_some_and(super::route::Group::is_durable)
+        };
+        let groups = self.owned.groups.iter();
+        let orphans: Vec<u64> = groups
+            .filter(|(_, group)| is_orphan(&group.target))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in orphans {
+            self.disown_group(number);
+        }
+    }
+
     /// The journal's end is known.
     pub(super) fn groups_begin(&mut self) {
         let numbers: Vec<u64> = self.owned.groups.keys().copied().collect();
