@@ -189,7 +189,7 @@ impl Tenant {
     pub(crate) fn token(&self) -> Option<Token> {
         match self {
             Tenant::Online(session) => session.stored.as_ref().map(|stored| stored.token),
-            Tenant::Dormant(dormant) => Some(dormant.token),
+            Tenant::Dormant(dormant) => Some(dormant.token()),
         }
     }
 

@@ -59,7 +59,6 @@ pub(crate) enum Reading {
 #[derive(Debug)]
 pub(crate) struct Dormant {
     pub(crate) client_id: ClientId,
-    pub(crate) token: Token,
     pub(crate) expiry_interval: u32,
     /// The session ends; `NEVER` if it is kept for ever.
     pub(crate) expires_at: Timestamp,
@@ -69,7 +68,6 @@ pub(crate) struct Dormant {
     pub(crate) subscriptions: Subscriptions,
     /// As in [`Stored`].
     pub(crate) next: Sequence,
-    pub(crate) settled_from: Sequence,
     pub(crate) repeats_before: Sequence,
     /// The packet identifier to go on with.
     pub(crate) packet_id: PacketId,
@@ -99,6 +97,18 @@ pub(crate) struct Rest {
 }
 
 impl Dormant {
+    /// Names its entries.
+    pub(crate) fn token(&self) -> Token {
+        Token::of(self.client_id.as_str())
+    }
+
+    /// As in [`Stored`].
+    pub(crate) fn settled_from(&self) -> Sequence {
+        let places = self.subscriptions.iter().map(|one| one.since);
+        let settled = places.filter(|since| *since < Sequence::END);
+        settled.max().unwrap_or(Sequence::FIRST)
+    }
+
     /// The first place in the journal that it still needs.
     pub(crate) fn needs_from(&self) -> Sequence {
         let under_way = self.rest.as_ref().and_then(|rest| rest.outgoing.oldest_needed());
@@ -132,5 +142,19 @@ impl Stored {
         let unsent = outgoing.unsent(reads_from);
         let under_way = outgoing.oldest_needed().unwrap_or(unsent);
         unsent.min(under_way)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{Subscription, Tenant};
+
+    #[test]
+    fn a_session_without_a_connection_is_small() {
+        // There is one of each for every client that is away.
+        assert_eq!(size_of::<Tenant>(), 16);
+        assert!(size_of::<Dormant>() <= 128, "{}", size_of::<Dormant>());
+        assert!(size_of::<Subscription>() <= 56, "{}", size_of::<Subscription>());
     }
 }

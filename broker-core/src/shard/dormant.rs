@@ -127,13 +127,13 @@ impl Shard {
             return Vec::new();
         };
         let mut stored = Stored {
-            token: dormant.token,
+            token: dormant.token(),
             next: dormant.next,
             reading: Reading::Behind,
             beyond: Sequence::FIRST,
             ahead: BTreeSet::new(),
             complete: BTreeSet::new(),
-            settled_from: dormant.settled_from,
+            settled_from: dormant.settled_from(),
             unsettled: u32::try_from(
                 dormant
                     .subscriptions
@@ -203,7 +203,7 @@ impl Shard {
             will: None,
             repeats_before: dormant.repeats_before,
         };
-        let token = dormant.token;
+        let token = dormant.token();
         self.put(Name::Session(token), entry.encode());
     }
 }
@@ -228,14 +228,12 @@ fn dormant_of(
         !outgoing.is_idle() || !awaiting_rel.is_empty() || !stored.complete.is_empty() || !replays.is_empty();
     Dormant {
         client_id: session.client.client_id.clone(),
-        token: stored.token,
         expiry_interval: session.expiry_interval,
         expires_at,
         will_at,
         will,
         subscriptions: std::mem::take(&mut session.subscriptions),
         next: stored.next,
-        settled_from: stored.settled_from,
         repeats_before: stored.repeats_before,
         packet_id,
         order,

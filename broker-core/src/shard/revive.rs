@@ -107,7 +107,6 @@ impl Shard {
         let rest = self.restore_rest(token, parts, replays);
         let dormant = Dormant {
             client_id: client_id.clone(),
-            token,
             expiry_interval: entry.expiry_interval,
             expires_at,
             will_at,
@@ -116,11 +115,6 @@ impl Shard {
                 Box::new(DormantWill { will, client })
             }),
             next: cursor.map_or(first, |cursor| cursor.next),
-            settled_from: subscriptions
-                .iter()
-                .map(|one| one.since)
-                .max()
-                .unwrap_or(Sequence::FIRST),
             repeats_before: entry.repeats_before,
             packet_id,
             order,
@@ -155,7 +149,7 @@ impl Shard {
             };
             dormant.repeats_before = end;
             entry.repeats_before = end;
-            let token = dormant.token;
+            let token = dormant.token();
             self.close_full_commit();
             self.put(Name::Session(token), entry.encode());
         }

@@ -321,7 +321,7 @@ impl Shard {
                     session.replays.begin(self.index.name(route), self.now);
                 }
             }
-            Tenant::Dormant(dormant) => dormant.settled_from = dormant.settled_from.max(since),
+            Tenant::Dormant(_) => {}
         }
     }
 
