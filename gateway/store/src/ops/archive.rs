@@ -17,6 +17,7 @@
 //! next <all commits before it are in the log>
 //! entries <number>
 //! <name> <bytes> <XXH3-128 in 32 hexadecimal digits>        per member, in order
+//! MANIFEST <XXH3-128 of the lines above>
 //! ```
 
 use std::{
@@ -27,7 +28,7 @@ use std::{
 
 use broker_core::store::{Entry, Key, Revision, Sequence};
 use bytes::Bytes;
-use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 use super::tar;
 
@@ -75,10 +76,18 @@ impl Manifest {
         {
             writeln!(text, "{name} {bytes} {checksum:032x}").expect("a string takes everything");
         }
+        let sum = xxh3_128(text.as_bytes());
+        writeln!(text, "{MANIFEST} {sum:032x}").expect("a string takes everything");
         text
     }
 
     fn parse(text: &str) -> Option<Manifest> {
+        let (text, last) = text.strip_suffix('\n')?.rsplit_once('\n')?;
+        let sum = last.strip_prefix(MANIFEST)?.strip_prefix(' ')?;
+        let lines = [text, "\n"].concat();
+        if u128::from_str_radix(sum, 16).ok()? != xxh3_128(lines.as_bytes()) {
+            return None;
+        }
         let mut lines = text.lines();
         if lines.next()? != TITLE {
             return None;
@@ -314,4 +323,104 @@ pub(super) fn read_entry(bytes: &[u8]) -> Option<(Entry, &[u8])> {
         value: Bytes::copy_from_slice(value),
     };
     Some((entry, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive() -> Vec<u8> {
+        let mut archive = ArchiveWriter::new(Vec::new(), None);
+        archive.member("one", &[1; 700]).unwrap();
+        archive.member("two", b"").unwrap();
+        let piece = [3; 100];
+        let stream = archive.stream("three", 250, |at, write| {
+            let rest = usize::try_from(250 - at).unwrap();
+            write(&piece[..rest.min(100)])
+        });
+        stream.unwrap();
+        archive.finish(Sequence(5), Sequence(7), 3).unwrap().0
+    }
+
+    type Content = Vec<(String, Vec<u8>)>;
+
+    fn read(bytes: &[u8]) -> io::Result<(Content, Manifest)> {
+        let mut reader = ArchiveReader::new(bytes);
+        let mut members = Vec::new();
+        loop {
+            let step = reader.step(&mut |name, content| {
+                let mut bytes = Vec::new();
+                content.read_to_end(&mut bytes)?;
+                members.push((name.to_owned(), bytes));
+                Ok(())
+            });
+            match step? {
+                Next::Member => {}
+                Next::End(manifest) => return Ok((members, manifest)),
+            }
+        }
+    }
+
+    #[test]
+    fn members_come_back_as_they_were_given() {
+        let (members, manifest) = read(&archive()).unwrap();
+        let expected = [
+            ("one", vec![1; 700]),
+            ("two", Vec::new()),
+            ("three", vec![3; 250]),
+        ];
+        assert_eq!(members, expected.map(|(name, bytes)| (name.to_owned(), bytes)));
+        assert_eq!(
+            (manifest.position, manifest.next, manifest.entries),
+            (Sequence(5), Sequence(7), 3)
+        );
+    }
+
+    #[test]
+    fn no_changed_byte_passes_for_content() {
+        let whole = archive();
+        let content = read(&whole).unwrap();
+        let mut refused = 0;
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 0x08;
+            match read(&changed) {
+                Ok(read) => assert_eq!(read, content, "byte {at}"),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused > 700 + 250, "{refused}");
+        // The last blocks are the end of the manifest's, and the end.
+        for len in 0..whole.len() - 3 * 512 {
+            assert!(read(&whole[..len]).is_err(), "{len} bytes");
+        }
+    }
+
+    /// About 1 MB at 4 MB per second.
+    #[test]
+    fn the_pace_is_kept() {
+        let started = Instant::now();
+        let mut archive = ArchiveWriter::new(io::sink(), Some(4 << 20));
+        for number in 0..8 {
+            archive.member(&number.to_string(), &[0; 128 << 10]).unwrap();
+        }
+        assert!(started.elapsed() >= Duration::from_millis(250));
+    }
+
+    #[test]
+    fn an_entry_that_is_cut_off_is_none() {
+        let entry = Entry {
+            key: Key::new("a.b").unwrap(),
+            revision: Revision(9),
+            value: Bytes::from_static(b"value"),
+        };
+        let mut bytes = Vec::new();
+        write_entry(&entry, &mut bytes);
+        write_entry(&entry, &mut bytes);
+        let (first, rest) = read_entry(&bytes).unwrap();
+        assert_eq!((first, rest.len()), (entry, bytes.len() / 2));
+        for len in 0..bytes.len() / 2 {
+            assert!(read_entry(&bytes[..len]).is_none(), "{len} bytes");
+        }
+    }
 }

@@ -173,7 +173,10 @@ impl Source {
                 .snapshot()
                 .map_err(broker_core::store::Fault::from)?;
             let snapshot = engine.view.snapshot();
-            if !open_segments(&snapshot.segments, files, &mut open)? {
+            let last = open.last().map(|(segment, _)| segment.base);
+            // If the last one is gone, others after it may be, too.
+            let is_seamless = snapshot.segments.iter().any(|segment| Some(segment.base) == last);
+            if !is_seamless || !open_segments(&snapshot.segments, files, &mut open)? {
                 continue;
             }
             let held = open.into_iter().map(|(segment, file)| Held {

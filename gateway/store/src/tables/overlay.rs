@@ -169,3 +169,68 @@ impl History {
         self.changes.range(start..)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use broker_core::store::Sequence;
+
+    use super::*;
+    use crate::engine::Resolved;
+
+    fn commit(first: u64, names: &[&str]) -> Committed {
+        let writes = names.iter().map(|name| Resolved {
+            key: Key::new(name).unwrap(),
+            value: Some(Bytes::from_static(b"value")),
+        });
+        Committed {
+            first: Sequence(first),
+            next: Sequence(first + 1),
+            writes: writes.collect(),
+        }
+    }
+
+    #[test]
+    fn a_range_says_how_far_it_is_complete() {
+        let mut overlay = Overlay::default();
+        overlay.insert(commit(1, &["k.1", "k.3", "k.5", "k.7", "k.9"]));
+        overlay.take();
+        overlay.insert(commit(2, &["k.2", "k.3", "x"]));
+        let range = |from, items_max| {
+            let (found, is_complete) = overlay.range(from, "k.", items_max);
+            let found = found
+                .into_iter()
+                .map(|(key, pending)| (key.as_str()[2..].to_owned(), pending.revision.0));
+            (found.collect::<Vec<_>>(), is_complete)
+        };
+        let pairs = |pairs: &[(&str, u64)]| {
+            pairs
+                .iter()
+                .map(|(name, revision)| ((*name).to_owned(), *revision))
+                .collect::<Vec<_>>()
+        };
+        let all = pairs(&[("1", 1), ("2", 2), ("3", 2), ("5", 1), ("7", 1), ("9", 1)]);
+        assert_eq!(range(Bound::Included("k."), 100), (all.clone(), true));
+        // The older writes are cut off after k.3, the newer ones are all there.
+        assert_eq!(
+            range(Bound::Included("k."), 2),
+            (pairs(&[("1", 1), ("2", 2), ("3", 2)]), false)
+        );
+        // Cut off after k.1 and after k.2: what is known beyond k.1 is not complete.
+        assert_eq!(range(Bound::Included("k."), 1), (pairs(&[("1", 1)]), false));
+        assert_eq!(range(Bound::Excluded("k.3"), 3), (all[3..].to_vec(), true));
+    }
+
+    #[test]
+    fn memory_is_counted_and_given_back() {
+        let mut overlay = Overlay::default();
+        overlay.insert(commit(1, &["k.1", "k.2"]));
+        let two = overlay.bytes();
+        assert!(two > 2 * "k.1value".len());
+        overlay.insert(commit(2, &["k.1"]));
+        assert_eq!(overlay.bytes(), two, "a write in place of another");
+        overlay.take();
+        assert_eq!((overlay.bytes(), overlay.fresh_bytes()), (two, 0));
+        overlay.applied();
+        assert_eq!(overlay.bytes(), 0);
+    }
+}
