@@ -34,6 +34,7 @@ fn back_up_while_writing(keep: Option<u64>) {
                 }
             }
         });
+        let _ending = SetOnDrop(&is_done);
         for round in 0..4 {
             let before = written.load(Ordering::Acquire);
             let archive = dir.path().join(format!("backup{round}.tar"));
@@ -48,8 +49,16 @@ fn back_up_while_writing(keep: Option<u64>) {
             assert!(commits >= before, "{commits} of at least {before}");
             assert!(commits <= written.load(Ordering::Acquire) + 1);
         }
-        is_done.store(true, Ordering::Release);
     });
+}
+
+/// Ends the writer also if the test fails.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 #[test]
