@@ -220,7 +220,7 @@ impl Plan {
             role.absence = Some(Absence {
                 online_ms: (100, 1500),
                 short_ms: (10, 400),
-                long_ms: (after, after + 2000),
+                long_ms: (after, after + 4000),
                 kills: 0,
             });
         }

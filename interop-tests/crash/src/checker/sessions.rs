@@ -6,6 +6,9 @@ use crate::history::{Event, Fault, Kind, TextNo, What};
 
 use super::{FORGOTTEN, MARGIN, Walk, messages::Duty};
 
+/// Milliseconds after a start within which all that had become due before has happened.
+const OPENING: u32 = 300;
+
 /// Whether the broker holds a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exists {
@@ -299,7 +302,7 @@ impl Walk<'_> {
         let delay = u32::from(delay) * 1000;
         if will.is_removed {
             message.duty = Duty::Never;
-        } else if until.is_some_and(|until| at > (until + delay).max(ready_at) + MARGIN) {
+        } else if until.is_some_and(|until| at > until + delay + MARGIN) && at > ready_at + OPENING {
             message.duty = Duty::Due;
             self.report.figures.wills_due += 1;
         } else if let Some(from) = from {
