@@ -133,14 +133,20 @@ impl Session {
             stored.beyond = sequence.next();
             return false;
         }
-        stored.reading == Reading::Live
-            && sequence >= stored.next
-            && !stored.ahead.contains(&sequence)
-            && (stored.unsettled == 0 && sequence >= stored.settled_from
-                || self
-                    .subscriptions
-                    .get(route, None)
-                    .is_some_and(|subscription| subscription.since <= sequence))
+        let is_next =
+            stored.reading == Reading::Live && sequence >= stored.next && !stored.ahead.contains(&sequence);
+        if !is_next || (stored.unsettled == 0 && sequence >= stored.settled_from) {
+            return is_next;
+        }
+        let since = self
+            .subscriptions
+            .get(route, None)
+            .map(|subscription| subscription.since);
+        if since == Some(Sequence::END) {
+            // Whether the message is older, the session learns when it reads again.
+            stored.reading = Reading::Behind;
+        }
+        since.is_some_and(|since| since <= sequence)
     }
 
     /// Its connection takes messages.

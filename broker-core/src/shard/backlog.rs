@@ -95,6 +95,7 @@ impl Shard {
         let Some(stored) = &mut session.stored else { return };
         if stored.reading != Reading::Behind
             || stored.fetching.is_some()
+            || stored.unsettled > 0
             || session.opening
             || len >= len_max.div_ceil(2)
             || bytes >= bytes_max.div_ceil(2)

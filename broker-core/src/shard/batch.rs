@@ -88,6 +88,8 @@ pub(super) enum ShardMessage {
     Passed(u64),
     /// To be stored by the shard that keeps this topic; an empty payload removes.
     Retain(Message),
+    /// One of these was not committed.
+    RetainFailed(Message),
     /// Asks for a slice of the retained messages that the receiver keeps.
     RetainedQuery {
         replay: u64,
@@ -122,6 +124,7 @@ impl ShardMessage {
         let carried = match self {
             ShardMessage::Publish(message, _)
             | ShardMessage::Retain(message)
+            | ShardMessage::RetainFailed(message)
             | ShardMessage::Lease { message, .. }
             | ShardMessage::Dispatch { message, .. } => message.weight(),
             ShardMessage::RetainedPage { messages, .. } => messages.iter().map(Message::weight).sum(),

@@ -1,7 +1,7 @@
 //! What must last: a turn of the shard is one commit, and what promises it is held until the commit has completed.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -12,15 +12,17 @@ use crate::{
     filter_index::FilterId,
     session::{SessionKey, SharedTarget, Tenant},
     store::{
-        JournalError, JournalReply, JournalRequest, NewRecord, Sequence, Value, Write,
+        JournalError, JournalReply, JournalRequest, Key, NewRecord, Sequence, Value, Write,
         format::{Name, Token, encode_message},
     },
 };
 
-use super::{Link, Output, Shard, ShardMessage, Ticket};
+use super::{FastMap, Link, Output, Shard, ShardMessage, Ticket};
 
 /// Bytes of one commit; what a turn has beyond goes into further ones.
 const COMMIT_BYTES: usize = 1 << 20;
+/// Changes of failed commits that are tried again with every new one.
+const REDO_AT_ONCE: usize = 256;
 /// Bytes that wait for the store; beyond, who adds to them is not read until there are half as many.
 const HOLD_BYTES: usize = 8 << 20;
 
@@ -33,12 +35,11 @@ pub(super) enum Held {
     Received(ClientId, PacketId),
     /// That of one which was released is forgotten, unless the commit fails.
     Released(ClientId, PacketId),
-    /// A subscription gets messages from the commit's place on, and as many places later.
+    /// A subscription gets messages from the commit's place on.
     Subscribed {
         client_id: ClientId,
         route: FilterId,
         group: Option<Arc<str>>,
-        offset: u64,
     },
     /// How far a session has come is known to the store, unless the commit fails.
     Flushed {
@@ -58,6 +59,10 @@ pub(super) enum Held {
     Passed(ShardId, u64),
     /// A correction of a retained message's entry has its place.
     Corrected(Box<str>),
+    /// A message is retained, unless the commit fails.
+    Retained(Message),
+    /// A session of this name has ended for the store too, unless the commit fails.
+    Removed(Token),
     /// A message was delayed, unless the commit fails.
     Kept(Timestamp, u64),
     /// A delayed message or a Will was published, unless the commit fails.
@@ -66,32 +71,52 @@ pub(super) enum Held {
 
 /// A commit, gathered or on its way.
 #[derive(Debug, Default)]
-struct Commit {
+pub(super) struct Commit {
     ticket: Option<Ticket>,
     held: Vec<Held>,
     bytes: usize,
+    /// What it changes, until it is known to have done so.
+    pub(super) writes: Vec<Write>,
 }
 
 /// The commits of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Commits {
     records: Vec<NewRecord>,
-    writes: Vec<Write>,
     /// The one that is gathered.
-    open: Commit,
+    pub(super) open: Commit,
     /// On their way, in their order.
-    under_way: VecDeque<Commit>,
+    pub(super) under_way: VecDeque<Commit>,
     /// Bytes of all of them.
     bytes: usize,
     /// Not taken by the driver yet.
     requests: VecDeque<(Ticket, JournalRequest)>,
     /// Links that are not read because too much waits.
     paused: BTreeSet<LinkId>,
+    /// Changes that failed commits were to make: they come first in the next one.
+    pub(super) redo: BTreeMap<Key, Value>,
+    /// Sessions that have ended and that the store still has, with how many commits say so.
+    pub(super) removing: FastMap<Token, u32>,
+    /// When that is tried after a failure, if nothing else is committed before.
+    pub(super) retry_at: Option<Timestamp>,
 }
 
 impl Commits {
     fn has_open(&self) -> bool {
-        !self.records.is_empty() || !self.writes.is_empty()
+        !self.records.is_empty() || !self.open.writes.is_empty() || !self.redo.is_empty()
+    }
+
+    /// After a failure what is to be changed again waits for a while, and so does, if it is much, everything else.
+    fn waits(&self, now: Timestamp) -> bool {
+        let has_news = !self.records.is_empty() || !self.open.writes.is_empty();
+        self.retry_at.is_some_and(|at| now < at) && (!has_news || self.redo.len() > REDO_AT_ONCE)
+    }
+
+    /// When the next commit may be tried, if one waits for that.
+    pub(super) fn retry_at(&self) -> Timestamp {
+        self.retry_at
+            .filter(|_| self.has_open())
+            .unwrap_or(Timestamp::NEVER)
     }
 
     fn is_idle(&self) -> bool {
@@ -127,7 +152,10 @@ impl Shard {
         };
         self.commits.grow(bytes + size_of::<Write>() + 64);
         let key = name.key();
-        self.commits.writes.push(Write { key, value });
+        if !self.commits.redo.is_empty() {
+            self.commits.redo.remove(&key);
+        }
+        self.commits.open.writes.push(Write { key, value });
     }
 
     pub(super) fn put(&mut self, name: Name, value: Bytes) {
@@ -145,9 +173,9 @@ impl Shard {
         }
     }
 
-    /// Records of the commit that is gathered.
-    pub(super) fn records_gathered(&self) -> u64 {
-        self.commits.records.len() as u64
+    /// The commit that is gathered has messages.
+    pub(super) fn has_records(&self) -> bool {
+        !self.commits.records.is_empty()
     }
 
     /// Lets `held` happen when everything that was changed up to now is committed.
@@ -187,24 +215,30 @@ impl Shard {
         }
     }
 
-    fn close_commit(&mut self) {
+    pub(super) fn close_commit(&mut self) {
         // With a new delivery goes the cursor: an entry that the delivery replaces is not needed to tell what is done.
         for key in std::mem::take(&mut self.flush_now) {
             self.flush_session(key);
         }
-        if !self.commits.has_open() {
+        if !self.commits.has_open() || self.commits.waits(self.now) {
             return;
         }
+        self.commits.retry_at = None;
         let ticket = Ticket(self.next_number());
         let commits = &mut self.commits;
         let mut commit = std::mem::take(&mut commits.open);
         commit.ticket = Some(ticket);
-        commits.under_way.push_back(commit);
+        if !commits.redo.is_empty() {
+            let redo = std::mem::take(&mut commits.redo).into_iter();
+            let redo = redo.map(|(key, value)| Write { key, value });
+            commit.writes = redo.chain(commit.writes).collect();
+        }
         let request = JournalRequest::Commit {
             records: std::mem::take(&mut commits.records),
-            writes: std::mem::take(&mut commits.writes),
+            writes: commit.writes.clone(),
             dedup: None,
         };
+        commits.under_way.push_back(commit);
         commits.requests.push_back((ticket, request));
     }
 
@@ -257,6 +291,7 @@ impl Shard {
             Ok(_) => unreachable!("a commit is answered by Committed"),
             Err(error) => {
                 self.metrics.store_failures.inc();
+                self.redo(now, commit.writes, &error);
                 for held in commit.held {
                     self.fail(now, held, &error);
                 }
@@ -293,15 +328,14 @@ impl Shard {
                 client_id,
                 route,
                 group,
-                offset,
-            } => {
-                self.subscription_settled(&client_id, route, group.as_deref(), Sequence(first.0 + offset));
-            }
+            } => self.subscription_settled(&client_id, route, group.as_deref(), first),
             Held::Taken(target, sequence) => self.settle(&target, sequence, true),
             Held::Owned(_) => self.group_stored(),
             Held::Passed(shard, operation) => self.outbound.push(shard, ShardMessage::Passed(operation)),
             Held::Corrected(topic) => self.corrected(&topic, first),
-            Held::Received(..)
+            Held::Removed(token) => self.removed(token),
+            Held::Retained(_)
+            | Held::Received(..)
             | Held::Released(..)
             | Held::Flushed { .. }
             | Held::GroupFlushed(_)
@@ -314,6 +348,8 @@ impl Shard {
     pub(super) fn delete_session_entries(&mut self, token: Token, key: SessionKey) {
         self.delete(Name::Session(token));
         self.delete(Name::Cursor(token));
+        *self.commits.removing.entry(token).or_default() += 1;
+        self.hold(Held::Removed(token));
         let tenant = &self.sessions[key.0 as usize];
         let (outgoing, awaiting_rel, complete) = match tenant {
             Tenant::Online(session) => (

@@ -158,11 +158,9 @@ impl Shard {
         if connect.username.is_none() && connect.auth.is_none() {
             self.metrics.client_auth_anonymous.inc();
         }
-        let discarded = self
-            .by_client
-            .get(&client.client_id)
-            .is_some_and(|&key| self.token(key).is_some());
         let resumed = self.existing_session(now, &client.client_id, connect.clean_start);
+        // Then nobody must find it again, whatever happens.
+        let is_removed = self.is_being_removed(&client.client_id);
         let terms = self.terms(&connect);
         let session = new_session(link, now, &client, &connect, &terms, grant.expires_at);
         let (key, replays) = match resumed {
@@ -187,7 +185,7 @@ impl Shard {
         }));
         let is_stored = self.token(key).is_some();
         self.store_session(key);
-        if is_stored || discarded {
+        if is_stored || is_removed {
             self.session_mut(key).opening = true;
             self.hold(Held::Event(link, event));
         } else {

@@ -123,6 +123,7 @@ impl Shard {
             dup |= stored.is_some_and(|stored| sequence < stored.repeats_before)
                 || (item.shared.is_some() && session.outgoing.take_repeated(sequence));
         }
+        let is_from_journal = item.sequence.is_some();
         let is_exact = item.qos == QoS::ExactlyOnce;
         let must_be_stored = is_exact && self.must_be_stored(key, &item, packet_id);
         let Queued {
@@ -142,8 +143,8 @@ impl Shard {
         });
         if must_be_stored {
             self.hold(Held::Event(link, event));
-        } else if is_exact {
-            // A repetition does not overtake what the first one waits for.
+        } else if is_exact || is_from_journal {
+            // A repetition does not overtake what the first one waits for, nor QoS 1 a message of QoS 2 before it.
             self.acknowledge(link, event);
         } else {
             self.emit(link, event);

@@ -1,14 +1,76 @@
 //! A commit that has failed: nothing that it promised is said, and what memory has beyond the store is written again.
 
+use std::collections::HashSet;
+
 use crate::{
     ClientId, Closing, DisconnectCause, Event, LinkId, PacketId, ReasonCode, Timestamp,
     session::Tenant,
-    store::{Fault, JournalError, Sequence},
+    store::{
+        Fault, JournalError, Key, Sequence, Value, Write,
+        format::{Name, Token},
+    },
 };
 
 use super::{Link, Shard, ShardMessage, commit::Held};
 
+/// Time before a store that did not take a commit is tried again.
+const RETRY_MS: u64 = 1000;
+
 impl Shard {
+    /// What a failed commit was to change is changed by the next one, unless something later has changed it: sooner or
+    /// later the entries say what memory says. Not what was refused to a client, and is undone in memory.
+    pub(super) fn redo(&mut self, now: Timestamp, writes: Vec<Write>, error: &JournalError) {
+        let mut bytes_max = usize::MAX;
+        match error {
+            // The others can do nothing for it.
+            JournalError::Fault(Fault::TooLarge { bytes_max: limit, .. }) => bytes_max = *limit,
+            _ => {
+                let at = Timestamp::from_millis(now.as_millis().saturating_add(RETRY_MS));
+                self.commits.retry_at = Some(at);
+            }
+        }
+        let commits = &mut self.commits;
+        let later = commits.under_way.iter().chain([&commits.open]);
+        let later: HashSet<&Key> = later
+            .flat_map(|commit| &commit.writes)
+            .map(|write| &write.key)
+            .collect();
+        for Write { key, value } in writes {
+            let is_small = match &value {
+                Value::Put(bytes) => bytes.len() <= bytes_max,
+                Value::PutRecord(_) => false,
+                Value::Delete => true,
+            };
+            let stands = !matches!(
+                Name::parse(&key),
+                Some(Name::Received(..) | Name::Delayed(..) | Name::Retained(_)) | None
+            );
+            if is_small && stands && !later.contains(&key) {
+                commits.redo.insert(key, value);
+            }
+        }
+    }
+
+    /// An earlier session of this client has ended, but the store may still have it.
+    pub(super) fn is_being_removed(&self, client_id: &ClientId) -> bool {
+        if self.commits.redo.is_empty() && self.commits.removing.is_empty() {
+            return false;
+        }
+        let token = Token::of(client_id.as_str());
+        self.commits.removing.contains_key(&token)
+            || self.commits.redo.contains_key(&Name::Session(token).key())
+    }
+
+    /// A commit that was to remove a session is over.
+    pub(super) fn removed(&mut self, token: Token) {
+        if let Some(count) = self.commits.removing.get_mut(&token) {
+            *count -= 1;
+            if *count == 0 {
+                self.commits.removing.remove(&token);
+            }
+        }
+    }
+
     /// The commit that was to be waited for has failed: nothing that it promised is said.
     pub(super) fn fail(&mut self, now: Timestamp, held: Held, error: &JournalError) {
         match held {
@@ -51,6 +113,9 @@ impl Shard {
                 self.fail_group(number);
             }
             Held::GroupFlushed(number) => self.fail_group(number),
+            Held::Retained(message) => self.retain_failed(&message),
+            // Its entries are removed by the next commit.
+            Held::Removed(token) => self.removed(token),
             // Its member's own entry has failed too, or says what the group's would.
             Held::Passed(shard, operation) => self.outbound.push(shard, ShardMessage::Passed(operation)),
             // The lease stands, and is ended with the delivery or the session.
@@ -113,7 +178,11 @@ impl Shard {
             Event::PubRec(packet_id, _) if session.is_v5() => {
                 self.emit(link, Event::PubRec(packet_id, reason));
             }
-            Event::Connected(_) => {
+            Event::Connected(connected) => {
+                if !connected.session_present {
+                    // Nobody was told that there is a session.
+                    session.expiry_interval = 0;
+                }
                 let closing = Closing::because(
                     ReasonCode::ServerUnavailable,
                     "the session cannot be stored at present",

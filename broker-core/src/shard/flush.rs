@@ -50,6 +50,8 @@ impl Shard {
             }
         }
         self.flush_groups();
+        // More of the journal may be of no use to anybody.
+        self.await_sweep(now);
         self.flush_at = if self.dirty.is_empty() {
             Timestamp::NEVER
         } else {

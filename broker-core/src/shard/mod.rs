@@ -179,6 +179,10 @@ pub struct Shard {
     sweep: Sweep,
     /// Entries of retained messages that this shard has changed itself, and where its change stands in the journal.
     corrections: HashMap<Box<str>, Sequence, foldhash::quality::RandomState>,
+    /// By topic, the latest retained message that this shard keeps and has not come upon in the journal.
+    early: HashMap<Box<str>, (u64, Timestamp), foldhash::quality::RandomState>,
+    /// By shard, the highest number of a retained message that this one has come upon in the journal.
+    followed: Vec<u64>,
     owned: OwnedGroups,
     /// What the store has told at the start.
     restoring: Option<Box<Restoring>>,
@@ -270,6 +274,8 @@ impl Shard {
             is_starting: false,
             sweep: Sweep::default(),
             corrections: HashMap::default(),
+            early: HashMap::default(),
+            followed: vec![0; usize::from(shards)],
             owned: OwnedGroups::default(),
             restoring: None,
             settling: None,

@@ -29,9 +29,8 @@ impl Shard {
             ShardMessage::Route(change) => self.change_route(from, change),
             ShardMessage::Barrier(operation) => self.pass(from, operation),
             ShardMessage::Passed(operation) => self.operation_passed(now, operation),
-            ShardMessage::Retain(message) => {
-                self.retain_here(&message);
-            }
+            ShardMessage::Retain(message) => self.retain_early(&message),
+            ShardMessage::RetainFailed(message) => self.retained_for_now(&message),
             ShardMessage::RetainedQuery {
                 replay,
                 filter,

@@ -221,8 +221,7 @@ impl Shard {
         client: &std::sync::Arc<crate::ClientInfo>,
         mut message: Message,
     ) -> Result<Message, Refusal> {
-        self.published += 1;
-        message.set_id(u64::from(self.id.0) << 48 | self.published);
+        self.number(&mut message);
         if self.common.hooks.wants(HookPoint::TopicRewrite) {
             message = self.rewrite(client, message);
         }
@@ -264,6 +263,11 @@ impl Shard {
         renamed.unwrap_or(message)
     }
 
+    fn number(&mut self, message: &mut Message) {
+        self.published += 1;
+        message.set_id(u64::from(self.id.0) << 48 | self.published);
+    }
+
     /// Hands an admitted message out, or keeps it for later (`$delayed/`).
     ///
     /// # Errors
@@ -271,9 +275,12 @@ impl Shard {
     pub(super) fn dispatch(
         &mut self,
         now: Timestamp,
-        message: Message,
+        mut message: Message,
         publisher: Option<SessionKey>,
     ) -> Result<Dispatched, ReasonCode> {
+        if message.id() == 0 {
+            self.number(&mut message);
+        }
         if message.local_topic().starts_with("$delayed/") {
             return self.delay(now, &message);
         }
@@ -308,6 +315,7 @@ impl Shard {
                 Value::PutRecord(record)
             };
             self.write(name, value);
+            self.hold(Held::Retained(message.clone()));
         }
         true
     }

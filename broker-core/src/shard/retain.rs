@@ -60,25 +60,56 @@ impl Lookups {
 }
 
 impl Shard {
-    /// True if the message is to be stored under its topic, or with an empty payload makes it forgotten
-    /// [MQTT-3.3.1-6], with the turn's commit: the topic's keeper does so as it comes upon it in the journal, which
-    /// gives all publishers of a topic one order. What the node says of itself is not worth storing, and goes to
-    /// the keeper at once.
+    /// Gives a message that is to be stored under its topic, or with an empty payload makes it forgotten
+    /// [MQTT-3.3.1-6], to the topic's keeper. True if it is to be committed, too: the keeper comes upon it in the journal
+    /// then, which gives all publishers of a topic one order. What the node says of itself is not worth storing.
     pub(super) fn retain(&mut self, message: &Message) -> bool {
-        if !message.topic().starts_with("$SYS/") {
-            let is_too_large = message.payload().len() > self.common.config.retained_payload_bytes_max;
-            if is_too_large {
-                self.metrics.retained_dropped.inc();
-            }
-            return !is_too_large;
+        let is_own = message.topic().starts_with("$SYS/");
+        if !is_own && message.payload().len() > self.common.config.retained_payload_bytes_max {
+            self.metrics.retained_dropped.inc();
+            return false;
         }
         let keeper = self.keeper(message.topic());
         if keeper == self.id {
-            self.retain_here(message);
+            self.retain_early(message);
         } else {
             self.outbound.push(keeper, ShardMessage::Retain(message.clone()));
         }
-        false
+        !is_own
+    }
+
+    /// The keeper has a message before it is committed, so that whoever has seen it finds it.
+    pub(super) fn retain_early(&mut self, message: &Message) {
+        // The journal may be faster than another shard's batch.
+        let is_late = self
+            .followed
+            .get(shard_of_id(message))
+            .is_some_and(|&id| id > 0 && message.id() <= id);
+        if is_late {
+            return;
+        }
+        self.retain_here(message);
+        if !message.topic().starts_with("$SYS/") {
+            self.early.insert(message.topic().into(), mark(message));
+        }
+    }
+
+    /// A message was not committed: its topic's keeper does not come upon it.
+    pub(super) fn retain_failed(&mut self, message: &Message) {
+        let keeper = self.keeper(message.topic());
+        if keeper == self.id {
+            self.retained_for_now(message);
+        } else {
+            self.outbound
+                .push(keeper, ShardMessage::RetainFailed(message.clone()));
+        }
+    }
+
+    /// What is kept stays until the next message of the topic, or the end of the process.
+    pub(super) fn retained_for_now(&mut self, message: &Message) {
+        if self.early.get(message.topic()) == Some(&mark(message)) {
+            self.early.remove(message.topic());
+        }
     }
 
     /// Keeps the message, or forgets that of its topic. False if it is not kept because of a limit.
@@ -103,6 +134,12 @@ impl Shard {
     /// The keeper of a topic comes upon a message to be retained in the journal, which has an entry of it by now.
     pub(super) fn retain_stored(&mut self, message: &Message, sequence: Sequence, record: &Bytes) {
         let topic = message.topic();
+        // An earlier process has counted by itself.
+        if message.created() >= self.tail.began
+            && let Some(id) = self.followed.get_mut(shard_of_id(message))
+        {
+            *id = (*id).max(message.id());
+        }
         let is_overwritten = match self.corrections.get(topic) {
             // This shard's own change of the entry stands behind the message in the journal.
             Some(place) if sequence < *place => true,
@@ -112,7 +149,15 @@ impl Shard {
             }
             None => false,
         };
-        let is_kept = self.retain_here(message);
+        let is_kept = match self.early.get(topic) {
+            Some(early) if *early == mark(message) => {
+                self.early.remove(topic);
+                message.payload().is_empty() || self.retained.get(topic).is_some()
+            }
+            // A later one has come already, and is about to come here, too.
+            Some(_) => true,
+            None => self.retain_here(message),
+        };
         if !is_kept || (is_overwritten && message.payload().is_empty()) {
             self.correct_retained(topic, Value::Delete);
         } else if is_overwritten {
@@ -406,4 +451,14 @@ impl Shard {
             self.ready.push_back(key);
         }
     }
+}
+
+/// The shard that gave the message its number: numbers of one shard count up.
+fn shard_of_id(message: &Message) -> usize {
+    usize::try_from(message.id() >> 48).expect("sixteen bits")
+}
+
+/// Tells messages of one topic apart.
+fn mark(message: &Message) -> (u64, Timestamp) {
+    (message.id(), message.created())
 }

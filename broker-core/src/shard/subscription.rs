@@ -132,7 +132,10 @@ impl Shard {
 
     fn write_subscription(&mut self, key: SessionKey, route: FilterId, planned: &Planned, is_settled: bool) {
         let is_replayed = planned.kind.group().is_none() && replay_is_wanted(planned.options, planned.is_new);
-        let offset = self.records_gathered();
+        // The commit's place is the subscription's: messages before it in this turn are older.
+        if self.has_records() {
+            self.close_commit();
+        }
         self.store_subscription(key, route, planned.kind.group(), is_replayed, !is_settled);
         if !is_settled {
             let group = match &planned.kind {
@@ -144,7 +147,6 @@ impl Shard {
                 client_id,
                 route,
                 group,
-                offset,
             });
         }
     }
@@ -320,6 +322,8 @@ impl Shard {
                     // From here on what is published reaches it as it is published.
                     session.replays.begin(self.index.name(route), self.now);
                 }
+                // It may have waited with reading.
+                self.ready.push_back(key);
             }
             Tenant::Dormant(_) => {}
         }

@@ -31,6 +31,8 @@ pub(super) struct Tail {
     asked: Option<Ticket>,
     /// When it is asked again, after the store could not answer; `NEVER` otherwise.
     pub(super) retry_at: Timestamp,
+    /// When the shard began to follow.
+    pub(super) began: Timestamp,
     /// Publishers of the messages that were read lately.
     pub(super) origins: Origins,
 }
@@ -41,6 +43,7 @@ impl Default for Tail {
             next: Sequence::END,
             asked: None,
             retry_at: Timestamp::NEVER,
+            began: Timestamp::default(),
             origins: Origins::default(),
         }
     }
@@ -53,6 +56,7 @@ impl Shard {
     pub fn begin(&mut self, now: Timestamp) {
         self.now = now;
         self.is_starting = true;
+        self.tail.began = now;
         self.finish_restore(now);
         if self.tail.asked.is_none() {
             self.ask_tail();

@@ -26,6 +26,7 @@ enum Due {
     Sweep,
     Lookup,
     Tail,
+    Commit,
 }
 
 impl Shard {
@@ -45,8 +46,9 @@ impl Shard {
     fn next_due(&self) -> Option<(Timestamp, Due)> {
         let at = |at: Timestamp, due| (at < Timestamp::NEVER).then_some((at, due));
         let tail = at(self.tail.retry_at, Due::Tail);
+        let commit = at(self.commits.retry_at(), Due::Commit);
         if self.is_starting {
-            return tail;
+            return [tail, commit].into_iter().flatten().min();
         }
         let session = self.timers.next().map(|at| (at, Due::Session));
         let delayed = self.delayed.next().map(|at| (coarse(at), Due::Delayed));
@@ -55,10 +57,12 @@ impl Shard {
         let hooks = (self.hooks_at < Timestamp::NEVER).then(|| (coarse(self.hooks_at), Due::Hooks));
         let flush = at(self.flush_at, Due::Flush);
         let sweep = at(self.sweep.at, Due::Sweep);
-        [session, delayed, retained, hooks, lookup, flush, sweep, tail]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            session, delayed, retained, hooks, lookup, flush, sweep, tail, commit,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Acts on one deadline that has passed. False if there is none, or if enough was done in this turn.
@@ -83,6 +87,7 @@ impl Shard {
             Due::Flush => self.flush_due(now),
             Due::Sweep => self.sweep_due(now),
             Due::Tail => self.ask_tail(),
+            Due::Commit => self.commits.retry_at = None,
             Due::Lookup if !self.next_lookup() => {
                 self.timeouts = 0;
                 return false;
