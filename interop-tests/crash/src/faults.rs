@@ -46,7 +46,10 @@ struct FileSystem {
 }
 
 fn command(program: &str, arguments: &[&str]) -> io::Result<String> {
-    let output = Command::new(program).args(arguments).output()?;
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .map_err(|error| io::Error::other(format!("{program}: {error}")))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
@@ -67,7 +70,20 @@ impl FileSystem {
         command("mkfs.ext4", &["-q", "-m", "0", &image.to_string_lossy()])?;
         let made = FileSystem { image, mount };
         made.mount()?;
+        made.find_tools()?;
         Ok(made)
+    }
+
+    /// What the modes need later.
+    fn find_tools(&self) -> io::Result<()> {
+        command("fsfreeze", &["--version"])?;
+        command("e2fsck", &["-V"])?;
+        fs::metadata(self.trigger()?).map(drop)
+    }
+
+    /// What is written here makes the kernel believe that the device failed.
+    fn trigger(&self) -> io::Result<String> {
+        Ok(format!("/sys/fs/ext4/{}/trigger_fs_error", self.device()?))
     }
 
     fn mount(&self) -> io::Result<()> {
@@ -106,7 +122,7 @@ impl FileSystem {
 
     /// As after an error of the device.
     fn turn_read_only(&self) -> io::Result<()> {
-        fs::write(format!("/sys/fs/ext4/{}/trigger_fs_error", self.device()?), "1")
+        fs::write(self.trigger()?, "1")
     }
 
     /// As an administrator would: with nothing running on it.
@@ -166,7 +182,7 @@ fn one(mode: Mode, options: &Options, directory: &Path, file_system: &FileSystem
     let mut trial = Trial::new(run, &roles);
     println!("\n== {}", mode.title());
     if let Err(error) = trial.go(mode, file_system, roles) {
-        println!("{error}");
+        trial.fault(&format!("ended early: {error}"));
     }
     let outcome = trial.run.finish()?;
     judge(&outcome, options, directory, mode.title())

@@ -106,7 +106,7 @@ fn kill(options: &Options, directory: &Path) -> io::Result<bool> {
         run.drain()
     };
     if let Err(error) = work() {
-        println!("{error}");
+        run.fail(format!("ended early: {error}"));
     }
     let outcome = run.finish()?;
     judge(&outcome, options, directory, &format!("{} kills", options.kills))
