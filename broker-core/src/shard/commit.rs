@@ -53,8 +53,8 @@ pub(super) enum Held {
     Taken(Arc<SharedTarget>, Sequence),
     /// A new shared group, by its number here, is known to the store.
     Owned(u64),
-    /// So is how far one has come, unless the commit fails.
-    GroupFlushed(u64),
+    /// So is how far one has come, unless the commit fails, and which messages beyond are settled.
+    GroupFlushed(u64, Vec<Sequence>),
     /// Another shard may know that what it announced is seen, and lasts.
     Passed(ShardId, u64),
     /// A correction of a retained message's entry has its place.
@@ -338,7 +338,7 @@ impl Shard {
             | Held::Received(..)
             | Held::Released(..)
             | Held::Flushed { .. }
-            | Held::GroupFlushed(_)
+            | Held::GroupFlushed(..)
             | Held::Kept(..)
             | Held::Delayed(..) => {}
         }

@@ -112,7 +112,12 @@ impl Shard {
                 self.group_stored();
                 self.fail_group(number);
             }
-            Held::GroupFlushed(number) => self.fail_group(number),
+            Held::GroupFlushed(number, settled) => {
+                if let Some(group) = self.owned.groups.get_mut(&number) {
+                    group.unmark(settled);
+                }
+                self.fail_group(number);
+            }
             Held::Retained(message) => self.retain_failed(&message),
             // Its entries are removed by the next commit.
             Held::Removed(token) => self.removed(token),

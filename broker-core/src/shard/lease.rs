@@ -120,9 +120,7 @@ impl Shard {
         let number = self.owned.number(target)?;
         let group = self.owned.groups.get_mut(&number)?;
         group.release(sequence)?;
-        if is_taken {
-            group.taken.insert(sequence);
-        }
+        group.settle(sequence, is_taken);
         self.mark_group(number);
         Some(number)
     }

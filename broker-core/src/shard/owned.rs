@@ -52,8 +52,10 @@ pub(super) struct OwnedGroup {
     pub(super) returned: BTreeMap<Sequence, SentTo>,
     /// Those that are being fetched.
     pub(super) fetching: Vec<Sequence>,
-    /// QoS 2 messages that a member has for good; the store has an entry of each.
+    /// Messages that a member has for good, at or beyond the position: the store has an entry of each.
     pub(super) taken: BTreeSet<Sequence>,
+    /// Such as the store will be told of, if the position has not passed them by then.
+    settled: BTreeSet<Sequence>,
     /// Messages before it may have been sent before the process was killed.
     pub(super) repeats_before: Sequence,
     /// The position that the store has.
@@ -74,6 +76,7 @@ impl OwnedGroup {
             returned: BTreeMap::new(),
             fetching: Vec::new(),
             taken: BTreeSet::new(),
+            settled: BTreeSet::new(),
             repeats_before: Sequence::FIRST,
             stored: None,
         }
@@ -105,6 +108,24 @@ impl OwnedGroup {
             .into_iter()
             .flatten()
             .fold(self.next, Sequence::min)
+    }
+
+    /// A member has the message for good. `is_taken`: the store has an entry that says so.
+    pub(super) fn settle(&mut self, sequence: Sequence, is_taken: bool) {
+        if is_taken {
+            self.taken.insert(sequence);
+        } else {
+            self.settled.insert(sequence);
+        }
+    }
+
+    /// The store could not be told that these are settled.
+    pub(super) fn unmark(&mut self, settled: Vec<Sequence>) {
+        for sequence in settled {
+            if self.taken.remove(&sequence) {
+                self.settled.insert(sequence);
+            }
+        }
     }
 
     /// Ends a lease; whose it was.
@@ -303,14 +324,22 @@ impl Shard {
             let rest = group.taken.split_off(&position);
             let passed = std::mem::replace(&mut group.taken, rest);
             let is_new = group.stored.replace(position) != Some(position);
+            // An older lease keeps the position back: after a crash these would be handed out again.
+            let mut settled = std::mem::take(&mut group.settled).split_off(&position);
+            settled.retain(|sequence| group.taken.insert(*sequence));
             let entry = GroupEntry {
                 filter: group.target.filter.to_string(),
                 group: group.target.group.to_string(),
                 next: position,
             };
+            for sequence in &settled {
+                self.put(Name::Taken(token, *sequence), bytes::Bytes::new());
+            }
             if is_new {
                 self.put(Name::Group(token), entry.encode());
-                self.hold(Held::GroupFlushed(number));
+            }
+            if is_new || !settled.is_empty() {
+                self.hold(Held::GroupFlushed(number, settled.into_iter().collect()));
             }
             for sequence in passed {
                 self.delete(Name::Taken(token, sequence));

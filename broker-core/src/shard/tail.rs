@@ -70,6 +70,7 @@ impl Shard {
         self.now = now;
         self.is_starting = false;
         self.disown_orphans();
+        self.await_sweep(now);
     }
 
     /// True once the shard knows where the journal ends.
