@@ -2,7 +2,7 @@
 //! take their time. What may happen in any order happens in an order that the seed chooses.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     num::NonZeroU16,
     sync::Arc,
     task::Waker,
@@ -11,7 +11,10 @@ use std::{
 use broker_core::{
     Connect, Event, LinkId, Request, ShardId, Timestamp,
     shard::{Batch, Common, Output, Question, Shard, ShardSettings, Ticket, home, shard_of},
-    store::{Entry, Journal, JournalRequest, Kv, KvReply, KvRequest, Page, Prefix, memory::MemoryLimits},
+    store::{
+        Entry, Journal, JournalReply, JournalRequest, Kv, KvReply, KvRequest, Page, Prefix, Sequence,
+        memory::MemoryLimits,
+    },
 };
 
 use testkit::{Random, TestJournal, TestStore};
@@ -34,6 +37,9 @@ pub struct Node {
     questions: Vec<(ShardId, Ticket, Box<Question>)>,
     homes: BTreeMap<LinkId, ShardId>,
     links: u64,
+    /// Links whose sockets are not read.
+    held: BTreeSet<LinkId>,
+    is_stalled: bool,
     events: VecDeque<(LinkId, Event)>,
 }
 
@@ -69,25 +75,31 @@ impl Node {
             questions: Vec::new(),
             homes: BTreeMap::new(),
             links: 0,
+            held: BTreeSet::new(),
+            is_stalled: false,
             events: VecDeque::new(),
         };
         node.start(shards);
+        node.open();
         node
     }
 
     /// The process is killed: connections, batches and questions are gone without a word, and of what was not
-    /// committed some is done and some is not, as the seed chooses. Then it starts again, with as many shards as before.
+    /// committed some is done and some is not, as the seed chooses. [`Node::start`] follows; time may pass before.
     pub fn crash(&mut self) {
         self.store.crash_anywhere(&mut self.random);
+        self.shards.clear();
+        self.journals.clear();
+        self.busy.clear();
         self.queues.clear();
         self.questions.clear();
         self.homes.clear();
+        self.held.clear();
         self.events.clear();
-        self.start(u16::try_from(self.shards.len()).expect("made from a u16"));
     }
 
-    /// Makes the shards from what the store has.
-    fn start(&mut self, shards: u16) {
+    /// Makes so many shards from what the store has. Nobody may connect before [`Node::open`].
+    pub fn start(&mut self, shards: u16) {
         let make = |id| {
             Shard::new(ShardSettings {
                 id: ShardId(id),
@@ -100,7 +112,7 @@ impl Node {
         let journal = |_| (self.store.journal(), VecDeque::new());
         self.journals = (0..shards).map(journal).collect();
         self.busy = vec![true; usize::from(shards)];
-        let mut entries = entries(&self.store, self.now);
+        let mut entries = self.entries();
         while !entries.is_empty() {
             // A scan has no particular order.
             let entry = entries.swap_remove(self.random.below(entries.len()));
@@ -113,10 +125,44 @@ impl Node {
             self.shards[usize::from(id)].begin(self.now);
             self.drain(ShardId(id));
         }
+    }
+
+    /// Waits until every shard knows the routes of the others, then lets clients in.
+    pub fn open(&mut self) {
         while !self.shards.iter().all(Shard::is_settled) && self.step() {}
         for shard in &mut self.shards {
             shard.open(self.now);
         }
+    }
+
+    /// The store; whoever completes commits or lets them fail does so between two steps.
+    pub fn store(&self) -> &TestStore {
+        &self.store
+    }
+
+    /// All entries that the store has.
+    pub fn entries(&self) -> Vec<Entry> {
+        entries(&self.store, self.now)
+    }
+
+    /// Where the journal ends.
+    pub fn journal_end(&self) -> Sequence {
+        let mut journal = self.store.journal();
+        journal.submit(self.now, &mut VecDeque::from([(Ticket(0), JournalRequest::Head)]));
+        match journal.poll(self.now, Waker::noop()) {
+            Some((_, Ok(JournalReply::Head(extent)))) => extent.next,
+            other => panic!("memory answers at once, not {other:?}"),
+        }
+    }
+
+    /// Commits last very long from now on: none completes. Or they complete again.
+    pub fn stall(&mut self, is_stalled: bool) {
+        self.is_stalled = is_stalled;
+    }
+
+    /// True if the link's socket is not to be read, because the store is too slow for what it brings.
+    pub fn is_held(&self, link: LinkId) -> bool {
+        self.held.contains(&link)
     }
 
     /// The present.
@@ -183,7 +229,7 @@ impl Node {
         let mut moves = Vec::new();
         let shards = 0..self.shards.len();
         moves.extend(shards.clone().filter(|&at| self.busy[at]).map(Move::Flush));
-        moves.extend((self.store.pending() > 0).then_some(Move::Commit));
+        moves.extend((!self.is_stalled && self.store.pending() > 0).then_some(Move::Commit));
         moves.extend(shards.map(Move::Stored));
         moves.extend(self.queues.keys().map(|&(from, to)| Move::Arrive(from, to)));
         moves.extend((0..self.questions.len()).map(Move::Answer));
@@ -200,7 +246,7 @@ impl Node {
     /// False if there was nothing to do.
     fn make(&mut self, next: Move) -> bool {
         match next {
-            Move::Flush(at) => self.flush(at),
+            Move::Flush(at) => return self.flush(at),
             Move::Commit => return self.store.complete_any(&mut self.random),
             Move::Stored(at) => return self.stored(at),
             Move::Arrive(from, to) => self.arrive(from, to),
@@ -214,17 +260,21 @@ impl Node {
         true
     }
 
-    /// Ends a shard's turn.
-    fn flush(&mut self, at: usize) {
+    /// Ends a shard's turn. False if nothing leaves.
+    fn flush(&mut self, at: usize) -> bool {
         let shard = &mut self.shards[at];
         let (journal, requests) = &mut self.journals[at];
         shard.take_store_requests(requests);
+        let gathered = requests.len();
         journal.submit(self.now, requests);
         self.busy[at] = !requests.is_empty();
+        let mut is_any = requests.len() < gathered;
         let from = shard.id();
         for (to, batch) in shard.take_batches() {
             self.queues.entry((from, to)).or_default().push_back(batch);
+            is_any = true;
         }
+        is_any
     }
 
     fn stored(&mut self, at: usize) -> bool {
@@ -284,8 +334,12 @@ impl Node {
             match output {
                 Output::Deliver(link, event) => self.events.push_back((link, event)),
                 Output::Ask(ticket, question) => self.questions.push((shard, ticket, question)),
-                // The tests never send so much that it matters.
-                Output::Hold(_) | Output::Release(_) => {}
+                Output::Hold(link) => {
+                    self.held.insert(link);
+                }
+                Output::Release(link) => {
+                    self.held.remove(&link);
+                }
             }
         }
     }

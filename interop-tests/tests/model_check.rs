@@ -67,6 +67,31 @@ fn nothing_is_lost_however_the_shards_interleave() {
     print_rate(begin, total, deliveries);
 }
 
+#[test]
+fn what_is_acknowledged_outlives_every_crash() {
+    let steps = number("TIDEGATE_MODEL_STEPS").unwrap_or(250);
+    let (begin, mut total, mut deliveries) = (Instant::now(), 0, 0);
+    for seed in seeds() {
+        match model::durable::run(seed, steps, false) {
+            Ok(report) => {
+                total += report.steps;
+                deliveries += report.deliveries;
+            }
+            Err(failure) => {
+                let failure = model::durable::run(seed, steps, true).err().unwrap_or(failure);
+                for line in &failure.history {
+                    println!("{line}");
+                }
+                panic!(
+                    "TIDEGATE_MODEL_SEED={seed} TIDEGATE_MODEL_STEPS={steps}, step {}: {}",
+                    failure.step, failure.what
+                );
+            }
+        }
+    }
+    print_rate(begin, total, deliveries);
+}
+
 fn print_rate(begin: Instant, total: u64, deliveries: u64) {
     let rate = total as f64 / begin.elapsed().as_secs_f64();
     println!("{total} steps, {deliveries} deliveries, {rate:.0} steps per second");

@@ -2,6 +2,7 @@
 //! judged by the [`Reference`].
 
 mod client;
+pub mod durable;
 pub mod interleaved;
 pub mod script;
 
