@@ -30,6 +30,19 @@ pub(crate) enum Tenant {
     Online(Box<Session>),
     /// A persistent session without one.
     Dormant(Box<Dormant>),
+    /// What is left of a session that has ended.
+    Ending(Box<Ending>),
+}
+
+/// The subscriptions of a session that has ended, which are many.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pub(crate) client_id: ClientId,
+    /// The name of its entries, if the store knew it.
+    pub(crate) token: Option<Token>,
+    pub(crate) subscriptions: Subscriptions,
+    /// The earliest timer that stood for the session.
+    pub(crate) armed: Timestamp,
 }
 
 /// The state of one client that is connected.
@@ -159,14 +172,14 @@ impl Tenant {
     pub(crate) fn online(&self) -> Option<&Session> {
         match self {
             Tenant::Online(session) => Some(session),
-            Tenant::Dormant(_) => None,
+            Tenant::Dormant(_) | Tenant::Ending(_) => None,
         }
     }
 
     pub(crate) fn online_mut(&mut self) -> Option<&mut Session> {
         match self {
             Tenant::Online(session) => Some(session),
-            Tenant::Dormant(_) => None,
+            Tenant::Dormant(_) | Tenant::Ending(_) => None,
         }
     }
 
@@ -174,6 +187,7 @@ impl Tenant {
         match self {
             Tenant::Online(session) => &session.client.client_id,
             Tenant::Dormant(dormant) => &dormant.client_id,
+            Tenant::Ending(ending) => &ending.client_id,
         }
     }
 
@@ -181,6 +195,7 @@ impl Tenant {
         match self {
             Tenant::Online(session) => &session.subscriptions,
             Tenant::Dormant(dormant) => &dormant.subscriptions,
+            Tenant::Ending(ending) => &ending.subscriptions,
         }
     }
 
@@ -188,6 +203,7 @@ impl Tenant {
         match self {
             Tenant::Online(session) => &mut session.subscriptions,
             Tenant::Dormant(dormant) => &mut dormant.subscriptions,
+            Tenant::Ending(ending) => &mut ending.subscriptions,
         }
     }
 
@@ -196,6 +212,7 @@ impl Tenant {
         match self {
             Tenant::Online(session) => session.stored.as_ref().map(|stored| stored.token),
             Tenant::Dormant(dormant) => Some(dormant.token()),
+            Tenant::Ending(ending) => ending.token,
         }
     }
 
@@ -204,6 +221,7 @@ impl Tenant {
         match self {
             Tenant::Online(session) => session.deadline(),
             Tenant::Dormant(dormant) => dormant.expires_at.min(dormant.will_at),
+            Tenant::Ending(_) => Timestamp::NEVER,
         }
     }
 
@@ -212,6 +230,7 @@ impl Tenant {
         match self {
             Tenant::Online(session) => &mut session.armed,
             Tenant::Dormant(dormant) => &mut dormant.armed,
+            Tenant::Ending(ending) => &mut ending.armed,
         }
     }
 
@@ -219,6 +238,7 @@ impl Tenant {
         match self {
             Tenant::Online(session) => session.armed,
             Tenant::Dormant(dormant) => dormant.armed,
+            Tenant::Ending(ending) => ending.armed,
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) enum Asker {
     Group(u64),
     /// The same: messages that members gave back.
     Returned(u64),
+    /// The shard: whether it has seen everything.
+    End,
 }
 
 impl Shard {
@@ -158,6 +160,7 @@ impl Shard {
             Asker::Backlog(..) | Asker::Deliveries(..) => {}
             Asker::Group(number) => self.group_page_came(now, number, ticket, result),
             Asker::Returned(number) => self.returned_came(now, number, result),
+            Asker::End => self.end_came(result),
         }
     }
 

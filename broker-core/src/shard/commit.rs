@@ -284,6 +284,7 @@ impl Shard {
         self.commits.bytes -= commit.bytes;
         match result {
             Ok(JournalReply::Committed { first, .. }) => {
+                self.await_sweep(now);
                 for held in commit.held {
                     self.happen(held, first);
                 }
@@ -297,11 +298,19 @@ impl Shard {
                 }
             }
         }
+        if self.has_begun() {
+            self.write_cut_off();
+        }
         if self.commits.bytes <= HOLD_BYTES / 2 {
             for link in std::mem::take(&mut self.commits.paused) {
                 self.outputs.push_back(Output::Release(link));
             }
         }
+    }
+
+    /// More waits for the store than anybody should add to.
+    pub(super) fn is_store_busy(&self) -> bool {
+        self.commits.bytes > HOLD_BYTES / 2
     }
 
     /// Nothing waits for the store.
@@ -365,6 +374,7 @@ impl Shard {
                 ),
                 None => (Vec::new(), Vec::new(), None),
             },
+            Tenant::Ending(_) => return,
         };
         for packet_id in outgoing {
             self.delete(Name::Outgoing(token, packet_id));

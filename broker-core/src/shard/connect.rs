@@ -146,6 +146,13 @@ impl Shard {
             Ok(client) => Arc::new(client),
             Err(closing) => return self.refuse(now, link, closing),
         };
+        let Some(Link::Connecting(connecting)) = self.links.get(&link) else {
+            return;
+        };
+        let resumed = self.existing_session(now, &client.client_id, connecting.connect.clean_start);
+        if self.wait_for_ending(&client.client_id, link, &grant) {
+            return;
+        }
         let Some(Link::Connecting(connecting)) = self.links.remove(&link) else {
             return;
         };
@@ -158,7 +165,6 @@ impl Shard {
         if connect.username.is_none() && connect.auth.is_none() {
             self.metrics.client_auth_anonymous.inc();
         }
-        let resumed = self.existing_session(now, &client.client_id, connect.clean_start);
         // Then nobody must find it again, whatever happens.
         let is_removed = self.is_being_removed(&client.client_id);
         let terms = self.terms(&connect);

@@ -114,21 +114,12 @@ impl Shard {
             Some(session) => session.outgoing.take_shared(|_| true),
             None => Vec::new(),
         };
-        let subscriptions: Vec<_> = self.sessions[key.0 as usize]
-            .subscriptions()
-            .iter()
-            .cloned()
-            .collect();
-        for subscription in subscriptions {
-            self.close_full_commit();
-            self.remove_subscription(key, subscription.route, subscription.kind.group());
-        }
+        let tenant = self.end_subscriptions(key);
         for item in shared {
             self.redispatch(now, item, None);
         }
 
         self.metrics.session_terminated.inc();
-        let tenant = self.sessions.remove(key.0 as usize);
         let client_id = tenant.client_id().clone();
         if let Tenant::Online(session) = tenant {
             for replay in session.replays.iter() {
@@ -148,6 +139,7 @@ impl Shard {
                 session.will.take().map(|will| (*will, client))
             }
             Tenant::Dormant(dormant) => dormant.will.take().map(|waiting| (waiting.will, waiting.client)),
+            Tenant::Ending(_) => None,
         };
         if let Some((will, client)) = waiting {
             self.publish_will(now, key, &client, &will);

@@ -137,6 +137,7 @@ impl Shard {
         match &mut self.sessions[key.0 as usize] {
             Tenant::Online(session) => Some(&mut session.awaiting_rel),
             Tenant::Dormant(dormant) => dormant.rest.as_mut().map(|rest| &mut rest.awaiting_rel),
+            Tenant::Ending(_) => None,
         }
     }
 
@@ -164,6 +165,7 @@ impl Shard {
                     rest.outgoing.give_back(finished, complete);
                 }
             }
+            Tenant::Ending(_) => {}
         }
     }
 

@@ -82,6 +82,7 @@ impl Shard {
                 .rest
                 .as_ref()
                 .map_or_else(Vec::new, |rest| rest.outgoing.leases()),
+            Tenant::Ending(_) => Vec::new(),
         };
         for (target, sequence) in leases {
             self.settle(&target, sequence, false);

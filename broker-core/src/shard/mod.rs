@@ -19,6 +19,7 @@ mod delayed;
 mod deliver;
 mod disconnect;
 mod dormant;
+mod ending;
 mod exclusive;
 mod fail;
 mod flush;
@@ -69,6 +70,7 @@ pub use census::Census;
 use commit::Commits;
 use connect::Connecting;
 use delayed::Delayed;
+use ending::Endings;
 use owned::OwnedGroups;
 use receive::Receiver;
 pub use restore::{RestoreError, home};
@@ -177,6 +179,7 @@ pub struct Shard {
     /// When it is told of the others; `NEVER` if there is nothing to tell.
     flush_at: Timestamp,
     sweep: Sweep,
+    endings: Endings,
     /// Entries of retained messages that this shard has changed itself, and where its change stands in the journal.
     corrections: HashMap<Box<str>, Sequence, foldhash::quality::RandomState>,
     /// By topic, the latest retained message that this shard keeps and has not come upon in the journal.
@@ -273,6 +276,7 @@ impl Shard {
             flush_at: Timestamp::NEVER,
             is_starting: false,
             sweep: Sweep::default(),
+            endings: Endings::default(),
             corrections: HashMap::default(),
             early: HashMap::default(),
             followed: vec![0; usize::from(shards)],

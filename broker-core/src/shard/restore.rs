@@ -23,8 +23,8 @@ pub(super) struct Restoring {
     pub(super) sessions: BTreeMap<Token, Parts>,
     pub(super) groups: BTreeMap<Token, GroupParts>,
     pub(super) expired: Vec<Key>,
-    /// Sessions whose clients were connected when the process was killed.
-    pub(super) cut_off: Vec<(SessionKey, SessionEntry)>,
+    /// Sessions whose clients were connected when the process was killed, with their entries.
+    pub(super) cut_off: Vec<(SessionKey, Box<[u8]>)>,
 }
 
 /// The other shards are asked whether they have seen all routes.
@@ -35,12 +35,30 @@ pub(super) struct Settling {
     covers: u64,
 }
 
-/// Entries of one session.
+/// Entries of one session. There may be a million at once: as small as can be.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
-    pub(super) session: Option<SessionEntry>,
-    pub(super) cursor: Option<CursorEntry>,
-    pub(super) filters: Vec<(Name, Option<Subscription>, bool)>,
+    /// A [`SessionEntry`], which has been read once.
+    pub(super) session: Option<Box<[u8]>>,
+    pub(super) filters: Vec<FilterPart>,
+    pub(super) cursor: Option<Box<CursorEntry>>,
+    /// What most sessions have not.
+    pub(super) exchanges: Option<Box<Exchanges>>,
+}
+
+/// A subscription.
+#[derive(Debug)]
+pub(super) struct FilterPart {
+    /// Names its entry.
+    pub(super) token: Token,
+    pub(super) subscription: Option<Subscription>,
+    /// Its retained messages have not all been sent.
+    pub(super) replay: bool,
+}
+
+/// Deliveries and messages under way.
+#[derive(Debug, Default)]
+pub(super) struct Exchanges {
     pub(super) received: Vec<PacketId>,
     pub(super) outgoing: Vec<(PacketId, OutgoingEntry)>,
     pub(super) complete: Vec<Sequence>,
@@ -101,26 +119,34 @@ impl Shard {
                 if Token::of(session.client.client_id.as_str()) != client {
                     return Err(FormatError);
                 }
-                self.parts(client).session = Some(session);
+                self.parts(client).session = Some(value[..].into());
             }
-            Name::Cursor(client) => self.parts(client).cursor = Some(CursorEntry::decode(value)?),
+            Name::Cursor(client) => {
+                let cursor = CursorEntry::decode(value)?;
+                self.parts(client).cursor = Some(Box::new(cursor));
+            }
             Name::Filter(client, filter) => {
                 let found = FilterEntry::decode(value)?;
                 if Token::of(&found.filter) != filter {
                     return Err(FormatError);
                 }
-                let (subscription, replay) = (
-                    self.restore_filter(&found, Sequence(entry.revision.0)),
-                    found.replay,
-                );
-                self.parts(client).filters.push((name, subscription, replay));
+                let part = FilterPart {
+                    token: filter,
+                    subscription: self.restore_filter(&found, Sequence(entry.revision.0)),
+                    replay: found.replay,
+                };
+                let filters = &mut self.parts(client).filters;
+                if filters.is_empty() {
+                    filters.reserve_exact(1);
+                }
+                filters.push(part);
             }
-            Name::Received(client, packet_id) => self.parts(client).received.push(packet_id),
+            Name::Received(client, packet_id) => self.exchanges(client).received.push(packet_id),
             Name::Outgoing(client, packet_id) => {
                 let outgoing = OutgoingEntry::decode(value)?;
-                self.parts(client).outgoing.push((packet_id, outgoing));
+                self.exchanges(client).outgoing.push((packet_id, outgoing));
             }
-            Name::Complete(client, sequence) => self.parts(client).complete.push(sequence),
+            Name::Complete(client, sequence) => self.exchanges(client).complete.push(sequence),
             Name::Group(group) => {
                 let found = GroupEntry::decode(value)?;
                 self.group_parts(group).entry = Some(found);
@@ -145,6 +171,10 @@ impl Shard {
 
     fn parts(&mut self, client: Token) -> &mut Parts {
         self.restoring().sessions.entry(client).or_default()
+    }
+
+    fn exchanges(&mut self, client: Token) -> &mut Exchanges {
+        self.parts(client).exchanges.get_or_insert_default()
     }
 
     fn group_parts(&mut self, group: Token) -> &mut GroupParts {
@@ -199,6 +229,7 @@ impl Shard {
                 Some(session) => self.restore_session(now, token, session, parts),
                 None => self.forget_parts(token, parts),
             }
+            self.close_full_commit();
         }
         self.stats.sessions.set(self.sessions.len() as u64);
         self.stats.topics.set(self.index.len() as u64);
@@ -243,17 +274,17 @@ impl Shard {
     /// True once the shard follows the journal and all other shards route to the sessions that it has restored: when
     /// that is so of every shard, clients may connect.
     pub fn is_settled(&self) -> bool {
-        self.has_begun() && self.settling.is_none()
+        self.has_begun() && self.settling.is_none() && self.restoring.is_none()
     }
 }
 
 impl Parts {
     /// The packet identifier and the number of the next delivery: the last one may be later than the cursor.
     pub(super) fn go_on(&self) -> (PacketId, u64) {
-        let cursor = self
-            .cursor
-            .map_or((PacketId::FIRST, 0), |cursor| (cursor.packet_id, cursor.order));
-        let last = self.outgoing.iter().max_by_key(|(_, entry)| entry.order);
+        let cursor = self.cursor.as_ref();
+        let cursor = cursor.map_or((PacketId::FIRST, 0), |cursor| (cursor.packet_id, cursor.order));
+        let outgoing = self.exchanges.iter().flat_map(|exchanges| &exchanges.outgoing);
+        let last = outgoing.max_by_key(|(_, entry)| entry.order);
         match last {
             Some((packet_id, entry)) if entry.order > cursor.1 => (packet_id.next(), entry.order),
             _ => cursor,

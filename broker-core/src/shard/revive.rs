@@ -44,10 +44,10 @@ impl Shard {
     /// Parts of a session that has ended, or whose own entry is lost.
     pub(super) fn forget_parts(&mut self, token: Token, parts: Parts) {
         let mut routes = BTreeSet::new();
-        for (name, subscription, _) in parts.filters {
+        for part in parts.filters {
             self.close_full_commit();
-            self.delete(name);
-            if let Some(one) = subscription {
+            self.delete(Name::Filter(token, part.token));
+            if let Some(one) = part.subscription {
                 if one.kind.group().is_none() {
                     self.discount_subscription(one.route, one.durable);
                 }
@@ -61,13 +61,14 @@ impl Shard {
         if parts.cursor.is_some() {
             self.delete(Name::Cursor(token));
         }
-        for packet_id in parts.received {
+        let exchanges = parts.exchanges.unwrap_or_default();
+        for packet_id in exchanges.received {
             self.delete(Name::Received(token, packet_id));
         }
-        for (packet_id, _) in parts.outgoing {
+        for (packet_id, _) in exchanges.outgoing {
             self.delete(Name::Outgoing(token, packet_id));
         }
-        for sequence in parts.complete {
+        for sequence in exchanges.complete {
             self.delete(Name::Complete(token, sequence));
         }
     }
@@ -76,14 +77,18 @@ impl Shard {
         &mut self,
         now: Timestamp,
         token: Token,
-        mut entry: SessionEntry,
+        encoded: Box<[u8]>,
         mut parts: Parts,
     ) {
+        // It has been read before.
+        let Ok(entry) = SessionEntry::decode(&encoded) else {
+            return;
+        };
         let mut subscriptions = Subscriptions::default();
         let mut replays: Vec<Arc<str>> = Vec::new();
-        for (_, subscription, replay) in std::mem::take(&mut parts.filters) {
-            let Some(one) = subscription else { continue };
-            if replay {
+        for part in std::mem::take(&mut parts.filters) {
+            let Some(one) = part.subscription else { continue };
+            if part.replay {
                 replays.push(self.index.name(one.route).into());
             }
             if let Some(old) = subscriptions.insert(one)
@@ -97,7 +102,7 @@ impl Shard {
         let was_online = entry.presence == PresenceEntry::Online;
         let (expires_at, will_at) =
             presence(now, &entry.presence, entry.expiry_interval, entry.will.as_ref());
-        let cursor = parts.cursor;
+        let cursor = parts.cursor.as_deref().copied();
         let first = subscriptions
             .iter()
             .map(|one| one.since)
@@ -130,8 +135,7 @@ impl Shard {
         self.restore_memberships(key, &client_id);
         self.restore_exclusive(key, &client_id);
         if was_online {
-            entry.presence = PresenceEntry::Offline { expires_at, will_at };
-            self.restoring().cut_off.push((key, entry));
+            self.restoring().cut_off.push((key, encoded));
         }
         self.arm_session(key);
     }
@@ -140,15 +144,37 @@ impl Shard {
     /// was killed. From here on nobody is.
     pub(super) fn restored(&mut self) {
         let end = self.tail.next;
-        let Some(restoring) = self.restoring.take() else {
+        let Some(restoring) = &self.restoring else {
             return;
         };
-        for (key, mut entry) in restoring.cut_off {
-            let Tenant::Dormant(dormant) = &mut self.sessions[key.0 as usize] else {
+        for (key, _) in &restoring.cut_off {
+            if let Tenant::Dormant(dormant) = &mut self.sessions[key.0 as usize] {
+                dormant.repeats_before = end;
+            }
+        }
+        self.write_cut_off();
+    }
+
+    /// Lets the store know that they are not connected, as many as it takes at once.
+    pub(super) fn write_cut_off(&mut self) {
+        while !self.is_store_busy() {
+            let Some(restoring) = &mut self.restoring else {
+                return;
+            };
+            let Some((key, encoded)) = restoring.cut_off.pop() else {
+                self.restoring = None;
+                return;
+            };
+            let (Tenant::Dormant(dormant), Ok(mut entry)) =
+                (&self.sessions[key.0 as usize], SessionEntry::decode(&encoded))
+            else {
                 continue;
             };
-            dormant.repeats_before = end;
-            entry.repeats_before = end;
+            entry.repeats_before = dormant.repeats_before;
+            entry.presence = PresenceEntry::Offline {
+                expires_at: dormant.expires_at,
+                will_at: dormant.will_at,
+            };
             let token = dormant.token();
             self.close_full_commit();
             self.put(Name::Session(token), entry.encode());
@@ -156,9 +182,10 @@ impl Shard {
     }
 
     fn restore_rest(&mut self, token: Token, parts: Parts, replays: Vec<Arc<str>>) -> Option<Box<Rest>> {
-        let (awaiting_rel, complete) = (parts.received, parts.complete);
-        let mut outgoing = Vec::with_capacity(parts.outgoing.len());
-        for (packet_id, entry) in parts.outgoing {
+        let exchanges = parts.exchanges.unwrap_or_default();
+        let (awaiting_rel, complete) = (exchanges.received, exchanges.complete);
+        let mut outgoing = Vec::with_capacity(exchanges.outgoing.len());
+        for (packet_id, entry) in exchanges.outgoing {
             // What a shared group had leased and may lease to others, it does.
             if entry.is_lease() {
                 self.delete(Name::Outgoing(token, packet_id));

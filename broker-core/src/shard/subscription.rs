@@ -325,7 +325,7 @@ impl Shard {
                 // It may have waited with reading.
                 self.ready.push_back(key);
             }
-            Tenant::Dormant(_) => {}
+            Tenant::Dormant(_) | Tenant::Ending(_) => {}
         }
     }
 

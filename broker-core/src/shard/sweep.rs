@@ -58,6 +58,7 @@ impl Shard {
         let tail = self.tail.next;
         if from == 0 {
             self.sweep.end = tail;
+            self.ask_end();
             // Looked at again at the end: meanwhile a message may go from a group to a session that was looked at.
             self.sweep.low = tail.min(self.groups_need_from());
         }
@@ -70,7 +71,7 @@ impl Shard {
                     }
                 }
                 Some(Tenant::Dormant(dormant)) => low = low.min(dormant.needs_from()),
-                None => {}
+                Some(Tenant::Ending(_)) | None => {}
             }
         }
         self.sweep.low = low;

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-use super::{Shard, Ticket};
+use super::{Shard, Ticket, backlog::Asker};
 
 /// Records of one page. All that was committed is seen before anything else is done in a turn, so that a retained
 /// message which somebody was told is stored is found by whoever asks next.
@@ -122,6 +122,29 @@ impl Shard {
             JournalRequest::Head
         };
         self.tail.asked = Some(self.ask_store(request));
+    }
+
+    /// Asks whether anything stands in the journal that was not seen: a tail that waits does not say so when only
+    /// entries were committed, and what is seen need not be kept.
+    pub(super) fn ask_end(&mut self) {
+        if self.has_begun() {
+            let request = JournalRequest::Tail {
+                from: self.tail.next,
+                page: PAGE,
+                wait: false,
+            };
+            let ticket = self.ask_store(request);
+            self.askers.insert(ticket, Asker::End);
+        }
+    }
+
+    pub(super) fn end_came(&mut self, result: Result<JournalReply, JournalError>) {
+        // If there is something, the tail that waits brings it.
+        if let Ok(JournalReply::Records { records, next }) = result
+            && records.is_empty()
+        {
+            self.tail.next = self.tail.next.max(next);
+        }
     }
 
     fn follow(&mut self, now: Timestamp, records: Vec<Record>, next: Sequence) {

@@ -27,6 +27,7 @@ enum Due {
     Lookup,
     Tail,
     Commit,
+    Ending,
 }
 
 impl Shard {
@@ -47,6 +48,7 @@ impl Shard {
         let at = |at: Timestamp, due| (at < Timestamp::NEVER).then_some((at, due));
         let tail = at(self.tail.retry_at, Due::Tail);
         let commit = at(self.commits.retry_at(), Due::Commit);
+        let ending = (!self.endings.is_empty()).then_some((self.now, Due::Ending));
         if self.is_starting {
             return [tail, commit].into_iter().flatten().min();
         }
@@ -58,7 +60,7 @@ impl Shard {
         let flush = at(self.flush_at, Due::Flush);
         let sweep = at(self.sweep.at, Due::Sweep);
         [
-            session, delayed, retained, hooks, lookup, flush, sweep, tail, commit,
+            session, delayed, retained, hooks, lookup, flush, sweep, tail, commit, ending,
         ]
         .into_iter()
         .flatten()
@@ -88,6 +90,11 @@ impl Shard {
             Due::Sweep => self.sweep_due(now),
             Due::Tail => self.ask_tail(),
             Due::Commit => self.commits.retry_at = None,
+            Due::Ending => {
+                // One slice per turn of the worker.
+                self.ending_due(now);
+                self.timeouts = 0;
+            }
             Due::Lookup if !self.next_lookup() => {
                 self.timeouts = 0;
                 return false;
@@ -150,7 +157,7 @@ impl Shard {
                 return self.close_session(now, key, Closing::new(ReasonCode::MaximumConnectTime));
             }
             Tenant::Online(session) if session.retry_at <= now => self.retry_due(now, key),
-            Tenant::Online(_) => {}
+            Tenant::Online(_) | Tenant::Ending(_) => {}
         }
         self.arm_session(key);
     }

@@ -208,6 +208,14 @@ impl JournalError {
             JournalError::Fault(fault) => fault.retry(),
         }
     }
+
+    /// With what the commits behind a commit that failed with this have to fail, see [`Journal`].
+    pub const fn takes_along(&self) -> Option<&Fault> {
+        match self {
+            JournalError::Fault(Fault::TooLarge { .. }) | JournalError::OutOfRange(_) => None,
+            JournalError::Fault(fault) => Some(fault),
+        }
+    }
 }
 
 /// What one handle accepts, and what the journal remembers.
@@ -227,7 +235,9 @@ pub struct JournalLimits {
 ///
 /// - Commits of one handle that succeed have places in the order of their submission, and complete in that order,
 ///   failed ones too. Other completions come in any order.
-/// - A commit that fails did nothing, unless its [`Retry`] is [`Retry::Unsure`]; it says nothing about those after it.
+/// - A commit that fails did nothing, unless its [`Retry`] is [`Retry::Unsure`]. It takes along the commits that its
+///   handle submitted before the failure was polled: they fail with the same [`Fault`], so that none is done which
+///   builds on one that is not. Only [`Fault::TooLarge`] says nothing about those after it.
 /// - What a tail, a read or a fetch returns is committed: no crash that [`Durability`] covers takes it back. A tail or
 ///   read that is submitted after a commit of any handle has completed sees it.
 ///   A tail that waits is complete no later than that, through every handle: a shard that has polled its tail knows

@@ -115,6 +115,11 @@ trait Request {
 
     /// Executes it; `None`: it reads and has to wait for a write.
     fn execute(&mut self, now: Timestamp, content: &mut Content) -> Option<Self::Answer>;
+
+    /// The answer of one behind a failed one, see [`Journal`](super::Journal).
+    fn taken_along(&self, _failed: &Self::Answer) -> Option<Self::Answer> {
+        None
+    }
 }
 
 /// What all handles of a store share.
@@ -134,6 +139,8 @@ struct Handle<Q: Request> {
     waiting: Vec<(Ticket, Q)>,
     /// The progress that `waiting` has seen.
     seen: u64,
+    /// The last one in `done` that takes along those behind it.
+    failed: Option<(Ticket, Q::Answer)>,
 }
 
 impl<Q: Request> Handle<Q> {
@@ -148,6 +155,7 @@ impl<Q: Request> Handle<Q> {
             done: VecDeque::new(),
             waiting: Vec::new(),
             seen: 0,
+            failed: None,
         }
     }
 
@@ -157,10 +165,18 @@ impl<Q: Request> Handle<Q> {
         while self.done.len() + self.waiting.len() < self.in_flight_max
             && let Some((ticket, mut request)) = requests.pop_front()
         {
-            match request.execute(now, &mut shared.content) {
-                Some(answer) => self.done.push_back((ticket, answer)),
-                None => self.waiting.push((ticket, request)),
+            let failed = self.failed.as_ref();
+            let answer = failed
+                .and_then(|(_, failed)| request.taken_along(failed))
+                .or_else(|| request.execute(now, &mut shared.content));
+            let Some(answer) = answer else {
+                self.waiting.push((ticket, request));
+                continue;
+            };
+            if let Some(failed) = request.taken_along(&answer) {
+                self.failed = Some((ticket, failed));
             }
+            self.done.push_back((ticket, answer));
         }
         let woken = shared.take_wakers(before);
         drop(shared);
@@ -191,7 +207,15 @@ impl<Q: Request> Handle<Q> {
                 shared.wakers[Q::WAITS_FOR as usize].insert(self.number, waker.clone());
             }
         }
-        self.done.pop_front()
+        let completion = self.done.pop_front()?;
+        if self
+            .failed
+            .as_ref()
+            .is_some_and(|(ticket, _)| *ticket == completion.0)
+        {
+            self.failed = None;
+        }
+        Some(completion)
     }
 }
 

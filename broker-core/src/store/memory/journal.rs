@@ -53,6 +53,11 @@ impl Request for JournalRequest {
     type Answer = Result<JournalReply, JournalError>;
     const WAITS_FOR: WaitFor = WaitFor::Record;
 
+    fn taken_along(&self, failed: &Self::Answer) -> Option<Self::Answer> {
+        let fault = failed.as_ref().err()?.takes_along()?;
+        matches!(self, JournalRequest::Commit { .. }).then(|| Err(fault.clone().into()))
+    }
+
     fn execute(&mut self, now: Timestamp, content: &mut Content) -> Option<Self::Answer> {
         let extent = content.extent();
         Some(match self {

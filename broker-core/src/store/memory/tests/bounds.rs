@@ -69,6 +69,35 @@ fn a_full_store_takes_no_more_until_it_is_trimmed() {
 }
 
 #[test]
+fn a_failed_commit_takes_along_what_was_submitted_behind_it() {
+    let store = MemoryStore::new(LIMITS);
+    let (mut journal, mut other) = (store.journal(), store.journal());
+    fill(&mut journal, 900);
+    let [large, small] = [900, 1].map(|bytes| append("topic", bytes, None));
+    let mut requests = VecDeque::new();
+    for (ticket, request) in [
+        (1, large.clone()),
+        (2, JournalRequest::Head),
+        (3, small.clone()),
+        (4, small.clone()),
+    ] {
+        requests.push_back((Ticket(ticket), request));
+    }
+    journal.submit(NOW, &mut requests);
+    let mut next = || journal.poll(NOW, Waker::noop());
+    assert_eq!(next(), Some((Ticket(1), FULL)));
+    assert!(matches!(next(), Some((_, Ok(JournalReply::Head(_))))));
+    assert!(ask(&mut other, NOW, small.clone()).is_ok(), "of another handle");
+    assert_eq!(next(), Some((Ticket(3), FULL)));
+    // Not all that failed is known yet.
+    journal.submit(NOW, &mut VecDeque::from([(Ticket(5), small.clone())]));
+    let mut next = || journal.poll(NOW, Waker::noop());
+    assert_eq!(next(), Some((Ticket(4), FULL)));
+    assert_eq!(next(), Some((Ticket(5), FULL)));
+    assert!(ask(&mut journal, NOW, small).is_ok());
+}
+
+#[test]
 fn small_records_on_many_topics_are_counted_with_what_holds_them() {
     let mut journal = MemoryStore::new(LIMITS).journal();
     let count = fill(&mut journal, 0);
