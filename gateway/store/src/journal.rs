@@ -25,6 +25,10 @@ pub struct JournalHandle {
     /// Submitted and not yet polled.
     in_flight: usize,
     done: VecDeque<(Ticket, JournalAnswer)>,
+    /// Commits not yet polled, which complete in this order.
+    commits: VecDeque<Ticket>,
+    /// Failed commits that were polled.
+    failures_known: u64,
     /// At the end of the log.
     waiting: Vec<WaitingTail>,
     /// With the reader thread.
@@ -47,6 +51,8 @@ impl JournalHandle {
             slot,
             in_flight: 0,
             done: VecDeque::new(),
+            commits: VecDeque::new(),
+            failures_known: 0,
             waiting: Vec::new(),
             cold: Vec::new(),
         }
@@ -105,14 +111,18 @@ impl JournalHandle {
                 records,
                 writes,
                 dedup,
-            } => commits.push(Submission::Commit {
-                slot: Arc::clone(&self.slot),
-                ticket,
-                now,
-                records,
-                writes,
-                dedup,
-            }),
+            } => {
+                self.commits.push_back(ticket);
+                commits.push(Submission::Commit {
+                    slot: Arc::clone(&self.slot),
+                    ticket,
+                    now,
+                    records,
+                    writes,
+                    dedup,
+                    failures_known: self.failures_known,
+                });
+            }
         }
     }
 
@@ -263,6 +273,11 @@ impl Journal for JournalHandle {
         }
         let completion = self.done.pop_front()?;
         self.in_flight -= 1;
+        if self.commits.front() == Some(&completion.0) {
+            self.commits.pop_front();
+            let failure = completion.1.as_ref().err().and_then(JournalError::takes_along);
+            self.failures_known += u64::from(failure.is_some());
+        }
         Some(completion)
     }
 }

@@ -51,10 +51,16 @@ struct Desk {
     waiting: VecDeque<Waiting>,
     done: VecDeque<(Ticket, Answer)>,
     waker: Option<Waker>,
+    /// Commits that failed, and why the last one did.
+    failed: (u64, Option<Fault>),
+    /// Of them, those that were polled.
+    failures_polled: u64,
 }
 
 struct Waiting {
     number: u64,
+    /// Failures that the handle knew of when it submitted this.
+    failures_known: u64,
     at: Timestamp,
     ticket: Ticket,
     request: JournalRequest,
@@ -227,7 +233,9 @@ impl State {
         let Some(commit) = desk.waiting.pop_front() else {
             return false;
         };
-        let answer = match &self.fault {
+        let (failures, last) = &mut desk.failed;
+        let behind = last.as_ref().filter(|_| commit.failures_known < *failures);
+        let answer: Answer = match self.fault.as_ref().or(behind) {
             Some(fault) => Err(fault.clone().into()),
             None => {
                 let mut requests = VecDeque::from([(commit.ticket, commit.request)]);
@@ -236,6 +244,9 @@ impl State {
                 completion.expect("a commit in memory completes at once").1
             }
         };
+        if let Some(fault) = answer.as_ref().err().and_then(JournalError::takes_along) {
+            (*failures, *last) = (*failures + 1, Some(fault.clone()));
+        }
         desk.done.push_back((commit.ticket, answer));
         if let Some(waker) = desk.waker.take() {
             waker.wake();
@@ -245,14 +256,14 @@ impl State {
 
     fn submit(&mut self, desk: u64, at: Timestamp, ticket: Ticket, request: JournalRequest) {
         self.commits += 1;
-        let waiting = Waiting {
-            number: self.commits,
-            at,
-            ticket,
-            request,
-        };
         if let Some(commits) = self.desks.get_mut(&desk) {
-            commits.waiting.push_back(waiting);
+            commits.waiting.push_back(Waiting {
+                number: self.commits,
+                failures_known: commits.failures_polled,
+                at,
+                ticket,
+                request,
+            });
         }
         if !self.is_held {
             self.complete(desk);
@@ -293,6 +304,8 @@ impl Journal for TestJournal {
         let mut state = lock(&self.state);
         let desk = state.desks.get_mut(&self.number)?;
         if let Some(done) = desk.done.pop_front() {
+            let failed = done.1.as_ref().err().and_then(JournalError::takes_along);
+            desk.failures_polled += u64::from(failed.is_some());
             return Some(done);
         }
         let read = self.reader.poll(now, waker);

@@ -6,8 +6,8 @@ use broker_core::{
     Timestamp,
     shard::Ticket,
     store::{
-        DedupId, Fault, JournalReply, Key, KvError, KvReply, NewRecord, Record, Revision, Sequence, Value,
-        Write,
+        DedupId, Fault, JournalError, JournalReply, Key, KvError, KvReply, NewRecord, Record, Revision,
+        Sequence, Value, Write,
     },
 };
 use hashbrown::HashMap;
@@ -106,7 +106,11 @@ impl Group {
                 })
             }
             None => match refusal {
-                Some(fault) => Err(fault.into()),
+                Some(fault) => {
+                    let error = fault.into();
+                    note_failure(&to.0, &error);
+                    Err(error)
+                }
                 None => {
                     let (first, next) = self.frame(now, id, records, writes);
                     Ok(JournalReply::Committed {
@@ -266,7 +270,11 @@ impl Group {
             match outcome {
                 Outcome::Journal(slot, ticket, answer) => {
                     let answer = match failed {
-                        Some(fault) if answer.is_ok() => Err(fault.clone().into()),
+                        Some(fault) if answer.is_ok() => {
+                            let error = fault.clone().into();
+                            note_failure(&slot, &error);
+                            Err(error)
+                        }
                         _ => answer,
                     };
                     sort_in(&mut journals, slot, (ticket, answer));
@@ -286,6 +294,13 @@ impl Group {
             .into_iter()
             .for_each(|(slot, answers)| slot.complete(answers));
         kvs.into_iter().for_each(|(slot, answers)| slot.complete(answers));
+    }
+}
+
+/// What was submitted behind it without knowing of it must fail too.
+fn note_failure(slot: &Slot<JournalAnswer>, error: &JournalError) {
+    if let Some(fault) = error.takes_along() {
+        slot.fail(fault);
     }
 }
 

@@ -101,6 +101,8 @@ pub(crate) enum Submission {
         records: Vec<NewRecord>,
         writes: Vec<Write>,
         dedup: Option<DedupId>,
+        /// Failed commits that the handle knew of.
+        failures_known: u64,
     },
     /// A write of a `Kv` handle. Answered with `Written`, `Conflict` or a fault.
     Kv {

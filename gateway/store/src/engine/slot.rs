@@ -9,7 +9,7 @@ use std::{
     task::Waker,
 };
 
-use broker_core::shard::Ticket;
+use broker_core::{shard::Ticket, store::Fault};
 
 /// The completions of one handle, and how to wake it.
 pub(crate) struct Slot<A> {
@@ -20,6 +20,8 @@ pub(crate) struct Slot<A> {
 struct Inner<A> {
     done: VecDeque<(Ticket, A)>,
     waker: Option<Waker>,
+    /// Commits of the handle that failed, and why the last one did.
+    failed: (u64, Option<Fault>),
 }
 
 impl<A> Slot<A> {
@@ -28,6 +30,7 @@ impl<A> Slot<A> {
             inner: Mutex::new(Inner {
                 done: VecDeque::new(),
                 waker: None,
+                failed: (0, None),
             }),
             waiting_tail: AtomicBool::new(false),
         }
@@ -41,6 +44,19 @@ impl<A> Slot<A> {
     /// To be set before the handle looks whether the log has gone on.
     pub(crate) fn set_waiting_tail(&self, waits: bool) {
         self.waiting_tail.store(waits, Ordering::SeqCst);
+    }
+
+    /// A commit of the handle fails with this.
+    pub(crate) fn fail(&self, fault: &Fault) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.failed = (inner.failed.0 + 1, Some(fault.clone()));
+    }
+
+    /// Why a commit fails, if one before it did and the handle did not know: it knew of so many failures.
+    pub(crate) fn failed_beyond(&self, known: u64) -> Option<Fault> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let (failures, last) = &inner.failed;
+        last.clone().filter(|_| known < *failures)
     }
 
     /// Adds completions and wakes the handle.

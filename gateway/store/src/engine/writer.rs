@@ -142,8 +142,10 @@ impl Writer {
                 records,
                 writes,
                 dedup,
+                failures_known,
             } => {
                 let refusal = group::too_large(&records, &writes, engine.limits.record_bytes_max)
+                    .or_else(|| slot.failed_beyond(failures_known))
                     .or_else(|| room.clone().err().filter(|_| !writes.is_empty()));
                 let dedup = dedup.map(|id| (id, &mut self.dedup));
                 self.group

@@ -68,6 +68,26 @@ fn without_room_commits_fail_and_the_rest_goes_on() {
 }
 
 #[test]
+fn a_failed_commit_takes_along_those_behind_it() {
+    let (dir, files) = (tempfile::tempdir().unwrap(), FaultyFiles::new());
+    let store = open(&dir, &files);
+    let mut client = Client::new(store.journal());
+    let mut other = Client::new(store.journal());
+    let full = Err(JournalError::Fault(StoreFault::Full));
+    files.set_room(0);
+    let first = client.send(commit(vec![record("t", "without room")], vec![]));
+    // Its answer comes after that of the first, which nobody has looked at.
+    assert!(other.append("t", "neither").is_err());
+    files.heal();
+    let second = client.send(commit(vec![record("t", "behind it")], vec![]));
+    other.append("t", "of another handle").unwrap();
+    assert_eq!(client.answer(first), full);
+    assert_eq!(client.answer(second), full);
+    client.append("t", "after").unwrap();
+    assert_eq!(bodies(&mut other), ["of another handle", "after"]);
+}
+
+#[test]
 fn without_room_for_a_new_segment_commits_fail_until_there_is() {
     let (dir, files) = (tempfile::tempdir().unwrap(), FaultyFiles::new());
     let store = open(&dir, &files);

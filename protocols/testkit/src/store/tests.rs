@@ -149,11 +149,18 @@ fn commits_wait_for_the_test() {
     store.fail(Some(Fault::Full));
     assert!(store.complete_one());
     assert_eq!(completed(&mut handles[1]), [(3, false)]);
+    submit(&mut handles[1], 6);
     store.fail(None);
     store.hold(false);
     assert_eq!(completed(&mut handles[0]), [(4, true)]);
-    assert_eq!(completed(&mut handles[1]), [(5, true)]);
-    assert_eq!(executed(&store), (Some(5), 4), "a failed commit was not executed");
+    assert_eq!(
+        completed(&mut handles[1]),
+        [(5, false), (6, false)],
+        "5 was submitted before 3 was known to have failed, 6 before 5 was"
+    );
+    submit(&mut handles[1], 7);
+    assert_eq!(completed(&mut handles[1]), [(7, true)]);
+    assert_eq!(executed(&store), (Some(7), 4), "a failed commit was not executed");
     assert!(!store.complete_one());
 }
 
