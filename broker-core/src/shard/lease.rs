@@ -107,7 +107,7 @@ impl Shard {
     }
 
     fn owner_of(&self, target: &SharedTarget) -> ShardId {
-        Token::of_parts(&[&target.filter, &target.group]).shard(self.shards)
+        token_of(target).shard(self.shards)
     }
 
     pub(super) fn lease_settled(&mut self, target: &SharedTarget, sequence: Sequence, is_taken: bool) {
@@ -118,9 +118,19 @@ impl Shard {
 
     /// Returns the group's number if the message was leased.
     fn end_lease(&mut self, target: &SharedTarget, sequence: Sequence, is_taken: bool) -> Option<u64> {
-        let number = self.owned.number(target)?;
-        let group = self.owned.groups.get_mut(&number)?;
-        group.release(sequence)?;
+        let number = self.owned.number(target);
+        let group = number.and_then(|number| self.owned.groups.get_mut(&number));
+        let is_passed = group.as_ref().is_none_or(|group| sequence < group.position());
+        if is_taken && is_passed {
+            // The group has ended meanwhile, or was told of the end of the session before.
+            self.delete(Name::Taken(token_of(target), sequence));
+            return None;
+        }
+        let (number, group) = (number?, group?);
+        let is_leased = group.release(sequence).is_some();
+        if !is_leased && !is_taken {
+            return None;
+        }
         group.settle(sequence, is_taken);
         self.mark_group(number);
         Some(number)
@@ -171,8 +181,11 @@ impl Shard {
     /// A QoS 2 message of a group is the member's for good, with the commit that gives it a packet identifier: then
     /// the group need not wait for the member any more.
     pub(super) fn take_for_good(&mut self, target: &Arc<SharedTarget>, sequence: Sequence) {
-        let token = Token::of_parts(&[&target.filter, &target.group]);
-        self.put(Name::Taken(token, sequence), bytes::Bytes::new());
+        self.put(Name::Taken(token_of(target), sequence), bytes::Bytes::new());
         self.hold(Held::Taken(Arc::clone(target), sequence));
     }
+}
+
+fn token_of(target: &SharedTarget) -> Token {
+    Token::of_parts(&[&target.filter, &target.group])
 }

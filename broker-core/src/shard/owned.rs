@@ -100,7 +100,7 @@ impl OwnedGroup {
     }
 
     /// Everything before it is settled.
-    fn position(&self) -> Sequence {
+    pub(super) fn position(&self) -> Sequence {
         let waiting = self.waiting.keys().next().copied();
         let leased = self.leased.keys().next().copied();
         let returned = self.returned.keys().next().copied();
@@ -113,6 +113,7 @@ impl OwnedGroup {
     /// A member has the message for good. `is_taken`: the store has an entry that says so.
     pub(super) fn settle(&mut self, sequence: Sequence, is_taken: bool) {
         if is_taken {
+            self.settled.remove(&sequence);
             self.taken.insert(sequence);
         } else {
             self.settled.insert(sequence);

@@ -202,7 +202,9 @@ impl Shard {
         }
         for planned in operation.filters {
             // A shared subscription gets no retained messages (§4.8.2).
-            if !planned.code.is_error() && planned.kind.group().is_none() {
+            // One that was ended before its SUBACK neither.
+            let is_replayed = !planned.code.is_error() && planned.kind.group().is_none();
+            if is_replayed && self.is_subscribed(key, &planned) {
                 self.start_replay(
                     key,
                     &planned.filter,

@@ -43,7 +43,7 @@ impl Shard {
         }
     }
 
-    fn is_subscribed(&self, key: SessionKey, planned: &Planned) -> bool {
+    pub(super) fn is_subscribed(&self, key: SessionKey, planned: &Planned) -> bool {
         let route = self.index.find(&planned.filter);
         route.is_some_and(|route| {
             self.session(key)

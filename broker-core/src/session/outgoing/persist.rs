@@ -276,7 +276,9 @@ impl Outgoing {
         while let Some(item) = self.queue.get(at) {
             match (&item.shared, item.sequence) {
                 (Some(target), Some(sequence)) if is_wanted(target) => {
-                    taken.push(((Arc::clone(target), sequence), false));
+                    // On an earlier connection, perhaps.
+                    let was_sent = self.repeated.contains(&sequence);
+                    taken.push(((Arc::clone(target), sequence), was_sent));
                     self.unqueue(at);
                 }
                 _ => at += 1,
