@@ -161,7 +161,8 @@ impl Durable {
         client.must_clean = false;
         client.replays += 1;
         if let Some(number) = client.last_will.take() {
-            self.will_at_return(number, present);
+            let connect_at = self.clients[at].connect_at;
+            self.will_at_return(number, present, connect_at);
         }
         if !present {
             self.leave_groups(at);
@@ -172,7 +173,7 @@ impl Durable {
     }
 
     /// The client is back: is the Will of its last connection published?
-    fn will_at_return(&mut self, number: u64, present: bool) {
+    fn will_at_return(&mut self, number: u64, present: bool, connect_at: u64) {
         let now = self.now();
         let Some(Fate::Due(due, is_firm)) = self.ledger.fate(number) else {
             return;
@@ -182,7 +183,8 @@ impl Durable {
         } else if now < due {
             self.ledger.set_fate(number, Fate::Never);
             self.ledger.close(number);
-        } else if now < due + SLACK_MS {
+        } else if connect_at < due + SLACK_MS {
+            // The CONNECT may have come before it.
             self.ledger.set_fate(number, Fate::Maybe);
         }
     }

@@ -227,7 +227,7 @@ impl Durable {
         self.settle()?;
         self.lose(0)?;
         self.settle()?;
-        self.pass(10_000)?;
+        self.pass(12_000)?;
         self.settle()?;
         nothing_left(&self.node)?;
         let entries = self.node.entries();
