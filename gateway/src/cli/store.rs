@@ -50,7 +50,8 @@ pub(super) struct StoreArgs {
 enum StoreCommand {
     /// Read everything and say what is damaged; exit status 1 if something is
     Check {
-        /// Also mend what can be mended without loss: make topic indexes anew
+        /// Also mend what costs nothing: cut off a torn end of the log, make topic indexes anew, move damaged tables
+        /// aside if the log has everything that was in them
         #[arg(long)]
         repair: bool,
     },

@@ -43,15 +43,16 @@ pub fn check(dir: &Path, repair: bool, tell: Tell<'_>) -> Result<CheckReport, Op
         tell,
         report: CheckReport::default(),
         tables: None,
+        can_rebuild: false,
         indexes: BTreeMap::new(),
         bytes_total: 0,
     };
     check.look_around(dir)?;
     let segments = check.list_log()?;
     check.open_tables(segments.first().map(|(base, _)| *base))?;
-    let extent = check.segments(&segments)?;
+    let next = check.segments(&segments)?;
     check.stray_indexes()?;
-    check.entries(extent)?;
+    check.entries(next)?;
     Ok(check.report)
 }
 
@@ -65,6 +66,8 @@ struct Check<'a> {
     report: CheckReport,
     /// With the first sequence that they do not have.
     tables: Option<(EntryTree, Sequence)>,
+    /// The log reaches back to the first commit.
+    can_rebuild: bool,
     /// Index files by base; those of segments are taken out.
     indexes: BTreeMap<Sequence, PathBuf>,
     bytes_total: u64,
@@ -123,43 +126,38 @@ impl Check<'_> {
         } else {
             (Sequence::FIRST, Ok(None))
         };
-        let can_rebuild = first == Some(Sequence::FIRST);
-        let is_gap = first.is_some_and(|first| first > position);
+        self.can_rebuild = first == Some(Sequence::FIRST);
         match opened {
-            Ok(tables) if is_gap => {
-                let begins = first.unwrap_or_default().0;
-                let what = format!(
-                    "the entries end before sequence {}, the log begins at {begins}: writes in between are missing",
-                    position.0
-                );
-                self.report.add(Severity::Error, &path, what, "restore a backup");
-                self.tables = tables;
-            }
             Ok(tables) => self.tables = tables,
-            Err(reason) if !can_rebuild => {
-                let advice = "restore a backup: the log does not reach back far enough to make them again";
-                self.report.add(
-                    Severity::Error,
-                    &path,
-                    format!("cannot be opened: {reason}"),
-                    advice,
-                );
-            }
-            Err(reason) if !self.repair => {
-                let advice = "repair: the log has everything since the store was made";
-                self.report.add(
-                    Severity::Error,
-                    &path,
-                    format!("cannot be opened: {reason}"),
-                    advice,
-                );
-            }
-            Err(reason) => self.move_tables_aside(&reason)?,
+            Err(reason) => return self.unusable_tables(&format!("cannot be opened: {reason}")),
+        }
+        if let Some(first) = first.filter(|first| *first > position) {
+            let what = format!(
+                "the entries end before sequence {}, the log begins at {}: writes in between are missing",
+                position.0, first.0
+            );
+            self.report.add(Severity::Error, &path, what, "restore a backup");
         }
         Ok(())
     }
 
-    fn move_tables_aside(&mut self, reason: &str) -> Result<(), OpsError> {
+    /// Gives the tables up; if the log has everything, a repair moves them out of its way.
+    fn unusable_tables(&mut self, what: &str) -> Result<(), OpsError> {
+        self.tables = None;
+        if self.can_rebuild && self.repair {
+            return self.move_tables_aside(what);
+        }
+        let advice = if self.can_rebuild {
+            "repair: the log has everything since the store was made"
+        } else {
+            "restore a backup: the log does not reach back far enough to make them again"
+        };
+        let path = self.tables_dir.clone();
+        self.report.add(Severity::Error, &path, what, advice);
+        Ok(())
+    }
+
+    fn move_tables_aside(&mut self, what: &str) -> Result<(), OpsError> {
         let path = self.tables_dir.clone();
         let aside = (1_u64..)
             .map(|number| path.with_extension(format!("damaged{number}")))
@@ -167,7 +165,7 @@ impl Check<'_> {
             .expect("there are fewer directories than numbers");
         fs::rename(&path, &aside).map_err(OpsError::io("move aside", &path))?;
         self.report.repaired += 1;
-        let what = format!("could not be opened ({reason}); moved to {}", aside.display());
+        let what = format!("{what}; moved to {}", aside.display());
         self.report.add(
             Severity::Warning,
             &path,
@@ -190,12 +188,12 @@ impl Check<'_> {
     }
 
     /// Reads every entry, and looks it up.
-    fn entries(&mut self, (first, next): (Sequence, Sequence)) -> Result<(), OpsError> {
+    fn entries(&mut self, next: Sequence) -> Result<(), OpsError> {
         let Some((tree, position)) = self.tables.take() else {
             return Ok(());
         };
         let path = self.tables_dir.clone();
-        if position > next && first < next {
+        if position > next {
             let what = format!(
                 "they are applied up to {}, the log ends at {}",
                 position.0, next.0
@@ -207,21 +205,13 @@ impl Check<'_> {
         let total = tree.size().items as u64;
         let (entries, _) = match tree.snapshot() {
             Ok(snapshot) => snapshot,
-            Err(error) => {
-                self.report
-                    .add(Severity::Error, &path, error.to_string(), restore);
-                return Ok(());
-            }
+            Err(error) => return self.unusable_tables(&error.to_string()),
         };
         for entry in entries {
             let found = entry.and_then(|entry| Ok((tree.get(&entry.key)?, entry)));
             match found {
-                Err(error) => {
-                    // Nothing tells where the next one would be.
-                    self.report
-                        .add(Severity::Error, &path, error.to_string(), restore);
-                    return Ok(());
-                }
+                // Nothing tells where the next one would be.
+                Err(error) => return self.unusable_tables(&error.to_string()),
                 Ok((found, entry)) if found.as_ref() != Some(&entry) => {
                     let what = format!("{} is found in a scan but not by its key", entry.key.as_str());
                     self.report.add(Severity::Error, &path, what, restore);

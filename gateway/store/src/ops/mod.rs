@@ -57,7 +57,7 @@ pub type Tell<'a> = &'a mut dyn FnMut(Done);
 #[derive(Debug, Error)]
 pub enum OpsError {
     /// There is no store in this directory.
-    #[error("{} holds no store: name the data directory of a node (`store.dir`)", .0.display())]
+    #[error("{} holds no store: name the data directory of a node (`node.data_dir`)", .0.display())]
     NoStore(PathBuf),
     /// The store cannot be opened.
     #[error(transparent)]

@@ -41,11 +41,8 @@ struct Segment<'a> {
 }
 
 impl Check<'_> {
-    /// Goes through the log; returns the first and the next sequence.
-    pub(super) fn segments(
-        &mut self,
-        segments: &[(Sequence, PathBuf)],
-    ) -> Result<(Sequence, Sequence), OpsError> {
+    /// Goes through the log; returns the next sequence.
+    pub(super) fn segments(&mut self, segments: &[(Sequence, PathBuf)]) -> Result<Sequence, OpsError> {
         let mut before = Before::default();
         let mut done = 0;
         for (at, (base, path)) in segments.iter().enumerate() {
@@ -65,7 +62,7 @@ impl Check<'_> {
             done += len;
         }
         let first = segments.first().map_or(Sequence::FIRST, |(base, _)| *base);
-        Ok((first, before.next.max(first)))
+        Ok(before.next.max(first))
     }
 
     fn segment(&mut self, segment: &Segment<'_>, before: Before) -> Result<Before, OpsError> {
@@ -218,12 +215,7 @@ impl Check<'_> {
                 Ok(_) => {}
                 Err(error) => {
                     let what = format!("{} cannot be read: {error}", write.key.as_str());
-                    self.report.add(
-                        Severity::Error,
-                        &self.tables_dir.clone(),
-                        what,
-                        "restore a backup",
-                    );
+                    return self.unusable_tables(&what);
                 }
             }
         }
@@ -236,21 +228,14 @@ impl Check<'_> {
             return Ok(());
         }
         let path = segment.path.with_extension("idx");
-        if found.is_none() {
-            let advice = "nothing: it is made when somebody reads the segment";
-            self.report
-                .add(Severity::Note, &path, "it is not made yet", advice);
-        } else {
+        // That there is none is usual: it is made when the index has to leave memory.
+        if found.is_some() {
             let bytes = fs::read(&path).map_err(OpsError::io("read", &path))?;
             if bytes == index::encode(index, segment.len, self.seed) {
                 return Ok(());
             }
-            self.report.add(
-                Severity::Warning,
-                &path,
-                "it is not the index of its segment",
-                BY_ITSELF,
-            );
+            let what = "it is not the index of its segment";
+            self.report.add(Severity::Warning, &path, what, BY_ITSELF);
         }
         if self.repair {
             index::write(index, segment.len, &RealFiles, &path, self.seed)
