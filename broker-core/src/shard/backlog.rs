@@ -42,13 +42,13 @@ impl Shard {
     /// A message that the journal has for a session which is up to date.
     pub(super) fn deliver_stored(&mut self, now: Timestamp, key: SessionKey, mut item: Queued) {
         item.priority = self.priority(&item.message);
-        let (len_max, bytes_max) = self.queue_limits();
+        let is_ranked = self.ranks_backlogs();
         let Some(session) = self.online_mut(key) else {
             return;
         };
         let Some(stored) = &mut session.stored else { return };
         let (len, bytes) = session.outgoing.queued();
-        if len >= len_max || bytes >= bytes_max {
+        if !is_ranked && (len >= QUEUE_MAX || bytes >= QUEUE_BYTES) {
             stored.reading = Reading::Behind;
             return;
         }
@@ -59,18 +59,11 @@ impl Shard {
         self.deliver(now, key, item);
     }
 
-    /// How much of its backlog a session holds in memory. With priorities it is what a queue may hold, so that they
-    /// matter among all that waits.
-    fn queue_limits(&self) -> (usize, usize) {
+    /// With priorities all that waits is read into memory, as much as a queue may hold: which of it goes first, and what
+    /// is cut, depends on all of it. Without a limit only what is in memory is sorted.
+    pub(super) fn ranks_backlogs(&self) -> bool {
         let limits = &self.common.config.mqtt;
-        if limits.mqueue_priorities.is_empty() {
-            return (QUEUE_MAX, QUEUE_BYTES);
-        }
-        let or = |limit: usize, none: usize| if limit == 0 { none } else { limit };
-        (
-            or(limits.max_mqueue_len, 16 * QUEUE_MAX).max(QUEUE_MAX),
-            or(limits.max_mqueue_bytes, 64 * QUEUE_BYTES).max(QUEUE_BYTES),
-        )
+        !limits.mqueue_priorities.is_empty() && limits.max_mqueue_len > 0
     }
 
     pub(super) fn priority(&self, message: &Message) -> u16 {
@@ -83,11 +76,15 @@ impl Shard {
 
     /// Asks for the next page if the session has use for it.
     pub(super) fn read_on(&mut self, key: SessionKey) {
-        let (len_max, bytes_max) = self.queue_limits();
+        let is_ranked = self.ranks_backlogs();
         let limits = &self.common.config.mqtt;
-        let keep = Keep {
-            items_max: limits.max_mqueue_len as u64,
-            bytes_max: limits.max_mqueue_bytes as u64,
+        let keep = if is_ranked {
+            Keep::default()
+        } else {
+            Keep {
+                items_max: limits.max_mqueue_len as u64,
+                bytes_max: limits.max_mqueue_bytes as u64,
+            }
         };
         let Some(session) = self.sessions[key.0 as usize].online_mut() else {
             return;
@@ -99,8 +96,7 @@ impl Shard {
             || stored.fetching.is_some()
             || stored.unsettled > 0
             || session.opening
-            || len >= len_max.div_ceil(2)
-            || bytes >= bytes_max.div_ceil(2)
+            || (!is_ranked && (len >= QUEUE_MAX / 2 || bytes >= QUEUE_BYTES / 2))
         {
             return;
         }
@@ -235,8 +231,7 @@ impl Shard {
             return self.drop_delivery(now, key, &item, "expired");
         }
         item.priority = self.priority(&item.message);
-        // The journal keeps the limits of the queue; this is a part of it that is in memory.
-        self.session_mut(key).outgoing.enqueue(item, 0, 0);
+        self.enqueue(now, key, item);
     }
 
     /// What the session's subscriptions make of a record: highest QoS, all identifiers.

@@ -3,7 +3,7 @@
 use crate::{
     Delivery, Event, LinkId, PacketId, QoS, Timestamp,
     hooks::HookPoint,
-    session::{Queued, Sending, SessionKey},
+    session::{Queued, Reading, Sending, SessionKey, Stored},
     store::format::Name,
 };
 
@@ -39,10 +39,10 @@ impl Shard {
         self.arm_retry(now, key);
     }
 
-    fn enqueue(&mut self, now: Timestamp, key: SessionKey, item: Queued) {
+    pub(super) fn enqueue(&mut self, now: Timestamp, key: SessionKey, item: Queued) {
         let limits = &self.common.config.mqtt;
         let (mut len_max, mut bytes_max) = (limits.max_mqueue_len, limits.max_mqueue_bytes);
-        if item.sequence.is_some() {
+        if item.sequence.is_some() && !self.ranks_backlogs() {
             // It is one of a bounded number, and the journal keeps the limits.
             (len_max, bytes_max) = (0, 0);
         }
@@ -61,6 +61,7 @@ impl Shard {
     /// Sends what waits, as far as the client's window and its connection allow.
     pub(super) fn pump(&mut self, now: Timestamp, key: SessionKey) {
         let mut expired = Vec::new();
+        let is_ranked = self.ranks_backlogs();
         for _ in 0..SLICE {
             let Some(session) = self.online_mut(key) else {
                 return;
@@ -71,6 +72,11 @@ impl Shard {
                 .is_some_and(|stored| stored.fetching.is_some());
             if !session.takes_messages() || is_fetching {
                 return;
+            }
+            let is_read = |stored: &Stored| stored.reading == Reading::Live;
+            if is_ranked && !session.stored.as_deref().is_none_or(is_read) {
+                // What goes first is not known yet.
+                return self.read_on(key);
             }
             let link = session.link;
             match session.outgoing.next_sending(now, &mut expired) {
