@@ -76,6 +76,8 @@ impl Shard {
         let expiry_interval = session.expiry_interval;
         session.outgoing.disconnect();
         session.retry_at = Timestamp::NEVER;
+        // Nothing is sent on it any more, not even the client's own Will.
+        session.congested = true;
         if cause == DisconnectCause::Normal {
             session.will = None;
         }
