@@ -14,7 +14,12 @@ use crate::{
     store::{Interest, JournalError, JournalReply, JournalRequest, Keep, Page, Record, Sequence, format},
 };
 
-use super::{Shard, ShardMessage, Ticket, backlog::Asker, owned::SentTo, route::Member};
+use super::{
+    Shard, ShardMessage, Ticket,
+    backlog::Asker,
+    owned::{Lease, SentTo},
+    route::Member,
+};
 
 /// Messages that one member has and has not acknowledged; beyond, others get them, or they wait in the journal.
 const LEASES_MAX: u32 = 64;
@@ -49,7 +54,7 @@ impl Shard {
             if group.reading != Reading::Live || sequence < group.next || group.taken.contains(&sequence) {
                 continue;
             }
-            if !group.waiting.is_empty() || !self.lease(now, number, sequence, message, None) {
+            if !group.waiting.is_empty() || !self.lease(now, number, sequence, message, &[]) {
                 // Nobody takes it now: it stays in the journal until somebody does.
                 if let Some(group) = self.owned.groups.get_mut(&number) {
                     group.reading = Reading::Behind;
@@ -74,7 +79,7 @@ impl Shard {
         number: u64,
         sequence: Sequence,
         message: &Message,
-        sent_to: Option<&ClientId>,
+        sent_to: &[ClientId],
     ) -> bool {
         let Some(group) = self.owned.groups.get(&number) else {
             return true;
@@ -101,10 +106,14 @@ impl Shard {
         let Some(group) = self.owned.groups.get_mut(&number) else {
             return true;
         };
-        group.leased.insert(sequence, member.client_id.clone());
+        let lease = Lease {
+            member: member.client_id.clone(),
+            sent_to: sent_to.to_vec(),
+        };
+        group.leased.insert(sequence, lease);
         *group.counts.entry(member.client_id.clone()).or_default() += 1;
         // To another member it is no repetition [MQTT-3.3.1-3].
-        let is_repeated = sent_to == Some(&member.client_id) || sequence < group.repeats_before;
+        let is_repeated = sent_to.contains(&member.client_id) || sequence < group.repeats_before;
         if member.shard == self.id {
             self.deliver_lease(
                 now,
@@ -162,7 +171,7 @@ impl Shard {
             if message.is_expired(now) {
                 self.metrics.messages_dropped_expired.inc();
                 self.mark_group(number);
-            } else if self.lease(now, number, sequence, &message, sent_to.as_ref()) {
+            } else if self.lease(now, number, sequence, &message, &sent_to) {
                 self.mark_group(number);
             } else {
                 if let Some(group) = self.owned.groups.get_mut(&number) {
@@ -282,7 +291,7 @@ impl Shard {
         if let Some(group) = self.owned.groups.get_mut(&number)
             && !group.taken.contains(&record.sequence)
         {
-            group.waiting.insert(record.sequence, (message, None));
+            group.waiting.insert(record.sequence, (message, SentTo::new()));
         }
     }
 
@@ -312,7 +321,7 @@ impl Shard {
             if let Some(group) = self.owned.groups.get_mut(&number)
                 && !message.is_expired(now)
             {
-                let sent_to = sent_to.remove(&record.sequence).flatten();
+                let sent_to = sent_to.remove(&record.sequence).unwrap_or_default();
                 group.waiting.insert(record.sequence, (message, sent_to));
             }
         }

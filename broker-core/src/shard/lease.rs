@@ -159,8 +159,8 @@ impl Shard {
         let Some(group) = self.owned.groups.get_mut(&number) else {
             return;
         };
-        if let Some(member) = group.release(sequence) {
-            group.returned.insert(sequence, Some(member).filter(|_| was_sent));
+        if let Some(lease) = group.release(sequence) {
+            group.returned.insert(sequence, lease.returned(was_sent));
         }
         self.mark_group(number);
         self.fetch_returned(number);

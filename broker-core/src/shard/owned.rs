@@ -29,8 +29,32 @@ pub(super) struct OwnedGroups {
     unsettled: usize,
 }
 
-/// The member to whose client a message was sent before it was given back.
-pub(super) type SentTo = Option<ClientId>;
+/// The members to whose clients a message was sent before it was given back, the last [`SENT_TO_MAX`] of them.
+pub(super) type SentTo = Vec<ClientId>;
+/// Beyond, the first of them may get it again without DUP.
+const SENT_TO_MAX: usize = 16;
+
+/// A message that a member has.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) member: ClientId,
+    /// Who had it before.
+    pub(super) sent_to: SentTo,
+}
+
+impl Lease {
+    /// It was given back: who has had it now.
+    pub(super) fn returned(self, was_sent: bool) -> SentTo {
+        let mut sent_to = self.sent_to;
+        if was_sent && !sent_to.contains(&self.member) {
+            if sent_to.len() == SENT_TO_MAX {
+                sent_to.remove(0);
+            }
+            sent_to.push(self.member);
+        }
+        sent_to
+    }
+}
 
 /// One group on one filter.
 #[derive(Debug)]
@@ -45,7 +69,7 @@ pub(super) struct OwnedGroup {
     /// Read, and for the next member that has room.
     pub(super) waiting: BTreeMap<Sequence, (Message, SentTo)>,
     /// To whom messages are given that are not settled.
-    pub(super) leased: BTreeMap<Sequence, ClientId>,
+    pub(super) leased: BTreeMap<Sequence, Lease>,
     /// How many each member has.
     pub(super) counts: HashMap<ClientId, u32, foldhash::quality::RandomState>,
     /// Given back, and to be fetched.
@@ -129,16 +153,17 @@ impl OwnedGroup {
         }
     }
 
-    /// Ends a lease; whose it was.
-    pub(super) fn release(&mut self, sequence: Sequence) -> Option<ClientId> {
-        let member = self.leased.remove(&sequence)?;
-        if let Some(count) = self.counts.get_mut(&member) {
+    /// Ends a lease.
+    pub(super) fn release(&mut self, sequence: Sequence) -> Option<Lease> {
+        let lease = self.leased.remove(&sequence)?;
+        let member = &lease.member;
+        if let Some(count) = self.counts.get_mut(member) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                self.counts.remove(&member);
+                self.counts.remove(member);
             }
         }
-        Some(member)
+        Some(lease)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Shared groups with members whose sessions last.
 
 use broker_core::ReasonCode;
+use mqtt::codec::Packet;
 
 use super::{durable, payloads};
 use crate::net::*;
@@ -62,4 +63,29 @@ fn a_group_is_known_before_its_members_are_back() {
     net.crash();
     let (_, packets) = net.backlog("a");
     assert_eq!(payloads(&packets), ["1", "1"], "one for each group");
+}
+
+#[test]
+fn a_message_that_another_member_had_meanwhile_is_still_a_repetition() {
+    let mut net = durable();
+    let first = net.connect(kept(V5, "a"));
+    net.subscribe(first, &[("$share/g/t", Q1)]);
+    let writer = net.client(V4, "w");
+    net.deliver(writer, acked("t", "1", Q1, 1));
+    assert_eq!(net.publishes(first), [acked("t", "1", Q1, 1)]);
+    let mut narrow = kept(V5, "b");
+    narrow.properties.receive_maximum = std::num::NonZeroU16::new(1);
+    let second = net.connect(narrow);
+    net.subscribe(second, &[("$share/g/t", Q1), ("u", Q1)]);
+    net.deliver(writer, acked("u", "fills its window", Q1, 2));
+    assert_eq!(payloads(&net.take(second)), ["fills its window"]);
+    // It is given to the other one, and not sent.
+    net.cut(first);
+    net.expect_nothing(second);
+    net.cut(second);
+    let (_, packets) = net.backlog("a");
+    let [Packet::Publish(publish)] = packets.as_slice() else {
+        panic!("{packets:?}");
+    };
+    assert_eq!((publish.payload, publish.dup), (b"1".as_slice(), true));
 }
