@@ -221,3 +221,27 @@ fn claims_on_many_exclusive_topics_are_given_up_at_once() {
     net.node.advance(Duration::ZERO);
     assert_eq!(held(&net), 0);
 }
+
+/// The subscriptions of a session that ends go slice by slice: others are served meanwhile, its client is admitted
+/// again after the last one, and nothing is left in the store.
+#[test]
+fn a_clean_start_waits_for_the_end_of_very_many_subscriptions() {
+    let mut net = Net::with_shards(2, |_| {});
+    let names = filters(MANY, |n| format!("t/{n}"));
+    let first = net.connect(kept(V5, "c"));
+    subscribe_all(&mut net, first, names.iter());
+    assert_eq!(net.take(first).len(), 1);
+    let other = net.subscriber(V5, "other", &[("x", Q0)]);
+    let second = net.dial(Connect::new(V5, "c"));
+    net.expect_nothing(second);
+    let writer = net.client(V5, "writer");
+    net.send(writer, Packet::Publish(message("x", "meanwhile")));
+    assert_eq!(net.publishes(other).len(), 1);
+    net.node.advance(Duration::ZERO);
+    assert!(!net.connack(second).session_present);
+    net.take(first);
+    net.node.crash(0);
+    net.node.restart(2);
+    assert_eq!(net.node.shard(0).census().filters, 0);
+    assert_eq!(net.node.shard(1).census().filters, 0);
+}
