@@ -174,8 +174,8 @@ impl Outgoing {
         }
     }
 
-    /// Appends to what waits, then cuts to the limits (0: none): first the oldest QoS 0, then the oldest of
-    /// all. Returns what was cut.
+    /// Appends to what waits, then cuts to the limits (0: none): first the oldest QoS 0, then the oldest of the lowest
+    /// priority. Returns what was cut.
     pub(crate) fn enqueue(&mut self, item: Queued, len_max: usize, bytes_max: usize) -> Vec<Queued> {
         self.queue_bytes += item.weight();
         self.queue_qos0 += usize::from(item.qos == QoS::AtMostOnce);
@@ -188,12 +188,19 @@ impl Outgoing {
         self.queue.insert(self.queue.len() - behind, item);
         let mut cut = Vec::new();
         while (len_max > 0 && self.queue.len() > len_max) || (bytes_max > 0 && self.queue_bytes > bytes_max) {
-            let Some(item) = self.unqueue(self.first_qos0().unwrap_or(0)) else {
+            let Some(item) = self.unqueue(self.first_to_go()) else {
                 break;
             };
             cut.push(item);
         }
         cut
+    }
+
+    fn first_to_go(&self) -> usize {
+        self.first_qos0().unwrap_or_else(|| {
+            let lowest = self.queue.back().map_or(0, |item| item.priority);
+            self.queue.partition_point(|item| item.priority > lowest)
+        })
     }
 
     /// Records `item` (QoS 1 or 2) as sent now and gives it a packet identifier. The window must be open.

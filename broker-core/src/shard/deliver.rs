@@ -42,7 +42,7 @@ impl Shard {
     pub(super) fn enqueue(&mut self, now: Timestamp, key: SessionKey, item: Queued) {
         let limits = &self.common.config.mqtt;
         let (mut len_max, mut bytes_max) = (limits.max_mqueue_len, limits.max_mqueue_bytes);
-        if item.sequence.is_some() && !self.ranks_backlogs() {
+        if item.sequence.is_some() && (item.shared.is_some() || !self.ranks_backlogs()) {
             // It is one of a bounded number, and the journal keeps the limits.
             (len_max, bytes_max) = (0, 0);
         }
@@ -196,6 +196,7 @@ impl Shard {
         }
     }
 
+    /// It was not sent and will not be. A group that had leased it to the session is done with it.
     pub(super) fn drop_delivery(
         &mut self,
         now: Timestamp,
@@ -203,6 +204,9 @@ impl Shard {
         item: &Queued,
         reason: &'static str,
     ) {
+        if let (Some(target), Some(sequence)) = (&item.shared, item.sequence) {
+            self.settle(target, sequence, false);
+        }
         if self.common.hooks.wants(HookPoint::MessageDropped) {
             let client = std::sync::Arc::clone(&self.session(key).client);
             self.dropped_point(now, &item.message, Some(&client), reason);

@@ -1,5 +1,7 @@
 //! One shard with a store whose answers come late, or fail, or say no more than they must.
 
+mod limits;
+
 use std::{collections::VecDeque, num::NonZeroU16, sync::Arc, task::Waker};
 
 use super::*;
