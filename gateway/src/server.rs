@@ -5,6 +5,7 @@ use std::{
     process::ExitCode,
 };
 
+use broker_core::store::{Fault, KvError};
 use driver::ListenError;
 use store::OpenError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -12,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     cli::{RUNTIME_FAILURE, STORE_UNUSABLE, USAGE_ERROR},
     config::{self, ConfigErrors, Loaded, Origin, Settings, Sources},
-    node::{Extensions, Node, StartError},
+    node::{Extensions, Node, RestoreError, StartError},
     telemetry,
 };
 
@@ -48,6 +49,8 @@ fn read(sources: &Sources) -> Result<Loaded, ConfigErrors> {
 fn status(error: &StartError) -> u8 {
     match error {
         StartError::Store(error) if needs_operator(error) => STORE_UNUSABLE,
+        // Damage that is found when the entries are read.
+        StartError::Restore(RestoreError::Store(KvError::Fault(Fault::Failed(_)))) => STORE_UNUSABLE,
         _ => RUNTIME_FAILURE,
     }
 }
