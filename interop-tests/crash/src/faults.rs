@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    history::{BROKER, Fault},
+    history::{BROKER, Fault, What},
     judge,
     options::{Mode, Options},
     plan::Role,
@@ -317,6 +317,7 @@ impl Trial {
     }
 
     fn full(&mut self, file_system: &FileSystem) -> io::Result<()> {
+        self.disk(false);
         file_system.fill()?;
         // A log may have room of its own left, so what is acknowledged now is checked by the history alone.
         self.bad_time(false)?;
@@ -325,12 +326,20 @@ impl Trial {
         file_system.make_room()?;
         self.restart()?;
         self.measure("after a start with room", Duration::from_secs(2))?;
+        self.disk(false);
         file_system.fill()?;
         self.bad_time(false)?;
-        file_system.make_room()
+        file_system.make_room()?;
+        self.disk(true);
+        Ok(())
+    }
+
+    fn disk(&self, works: bool) {
+        self.run.shared.recorder.record(BROKER, What::Disk { works });
     }
 
     fn read_only(&mut self, file_system: &FileSystem) -> io::Result<()> {
+        self.disk(false);
         file_system.turn_read_only()?;
         self.bad_time(true)?;
         self.run.kill()?;
@@ -340,9 +349,11 @@ impl Trial {
 
     fn slow(&mut self, file_system: &FileSystem) -> io::Result<()> {
         for _ in 0..2 {
+            self.disk(false);
             file_system.freeze(true)?;
             let stalled = self.bad_time(true);
             file_system.freeze(false)?;
+            self.disk(true);
             stalled?;
             self.run.run_for(Duration::from_secs(1))?;
         }

@@ -66,6 +66,10 @@ pub(crate) enum What {
     Started,
     Ready,
     Killed,
+    /// From now on the disk takes nothing, or takes something again.
+    Disk {
+        works: bool,
+    },
     /// All load has ended and nothing is on its way any more.
     Drained,
     /// CONNECT is sent. `will`: number of the Will it carries, or 0.

@@ -92,7 +92,7 @@ fn trace(history: &History, violation: &Violation, out: &mut impl Write) -> io::
         _ => false,
     };
     let is_frame = |event: &Event| match event.what {
-        What::Killed | What::Ready => true,
+        What::Killed | What::Ready | What::Disk { .. } => true,
         What::Connecting { .. } | What::Connected { .. } | What::Ended { .. } => {
             is_there(event.client) || event.client == publisher
         }

@@ -41,7 +41,8 @@ use sessions::Session;
 
 /// Milliseconds that a deadline may be missed by.
 pub(crate) const MARGIN: u32 = 1500;
-/// What the broker learned so many milliseconds before it was killed, and did not acknowledge, it may have forgotten.
+/// What the broker learned so many milliseconds before it was killed, and did not acknowledge, it may have forgotten;
+/// if it was killed while the disk took nothing, so many before that.
 const FORGOTTEN: u32 = 1000;
 /// Violations of one kind that are kept in detail.
 const KEPT: usize = 50;
@@ -124,6 +125,8 @@ struct Process {
     is_ready: bool,
     ready_at: u32,
     kills: u32,
+    /// Since when the disk takes nothing.
+    stuck_since: Option<u32>,
 }
 
 struct Walk<'a> {
@@ -136,6 +139,8 @@ struct Walk<'a> {
     received: Vec<Received>,
     groups: Groups,
     observations: Observations,
+    /// Wills that became due while the disk took nothing: publisher and number.
+    in_doubt: Vec<(ClientNo, u32)>,
     process: Process,
     drained: Option<usize>,
     report: Report,
@@ -164,6 +169,7 @@ impl<'a> Walk<'a> {
             received: (0..clients).map(|_| Received::new(clients)).collect(),
             groups: Groups::default(),
             observations: Observations::default(),
+            in_doubt: Vec::new(),
             process: Process::default(),
             drained: None,
             report: Report::default(),
@@ -197,9 +203,16 @@ impl<'a> Walk<'a> {
                 self.report.figures.kills_in_start += u64::from(!self.process.is_ready);
                 self.process.is_ready = false;
                 self.process.kills += 1;
+                let known_at = self.process.stuck_since.take().unwrap_or(event.at);
+                let known_at = known_at.saturating_sub(FORGOTTEN);
                 self.sessions
                     .iter_mut()
-                    .for_each(|session| session.killed(event.at));
+                    .for_each(|session| session.killed(event.at, known_at));
+                self.forget_wills();
+            }
+            What::Disk { works } => {
+                self.process.stuck_since = (!works).then_some(event.at);
+                self.in_doubt.clear();
             }
             What::Drained => {
                 self.drained = Some(index);

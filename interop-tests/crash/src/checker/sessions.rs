@@ -105,16 +105,14 @@ impl Session {
         }
     }
 
-    pub(super) fn killed(&mut self, at: u32) {
+    /// `known_at`: what it learned before that, the store was told.
+    pub(super) fn killed(&mut self, at: u32, known_at: u32) {
         if self.is_open {
             if self.is_connected || self.away_from.is_none() {
                 self.away_from = Some(at);
             }
             self.is_cut = true;
-        } else if self
-            .away_until
-            .is_none_or(|until| until.saturating_add(FORGOTTEN) < at)
-        {
+        } else if self.away_until.is_none_or(|until| until < known_at) {
             return;
         }
         self.away_until = None;
@@ -289,7 +287,7 @@ impl Walk<'_> {
 
     /// Decides about the Will of the connection before, now that the client comes back or all is over.
     fn resolve_will(&mut self, client: u16, at: u32) {
-        let ready_at = self.process.ready_at;
+        let (ready_at, stuck_since) = (self.process.ready_at, self.process.stuck_since);
         let session = self.session(client);
         let Some(will) = session.will.take().filter(|will| will.is_certain) else {
             return;
@@ -305,9 +303,22 @@ impl Walk<'_> {
         } else if until.is_some_and(|until| at > until + delay + MARGIN) && at > ready_at + OPENING {
             message.duty = Duty::Due;
             self.report.figures.wills_due += 1;
+            if stuck_since.is_some_and(|since| until.is_some_and(|until| until + FORGOTTEN > since)) {
+                self.in_doubt.push((client, will.number));
+            }
         } else if let Some(from) = from {
             let deadline = from + delay;
             self.session(client).earlier.push((will.number, deadline));
+        }
+    }
+
+    /// The broker was killed before it could store that these clients had left: they have left when it starts.
+    pub(super) fn forget_wills(&mut self) {
+        for (client, number) in std::mem::take(&mut self.in_doubt) {
+            if let Some(message) = self.message(client, number) {
+                message.duty = Duty::Perhaps;
+                self.report.figures.wills_due -= 1;
+            }
         }
     }
 

@@ -590,6 +590,31 @@ fn a_will_survives_the_broker() {
 }
 
 #[test]
+fn a_will_whose_client_left_while_the_disk_took_nothing_counts_if_the_broker_goes_on() {
+    for (is_killed, faults) in [(false, 1), (true, 0)] {
+        let mut story = Story::new();
+        story
+            .subscribe(ONE, ALL, 1)
+            .leave(PUBLISHER)
+            .send(1, WILL, 1, Kind::Will(2));
+        let (clean, will) = (false, 1);
+        story.then(PUBLISHER, What::Connecting { clean, will });
+        story.then(PUBLISHER, What::Connected { present: true });
+        story.then(BROKER, What::Disk { works: false });
+        story.then(PUBLISHER, What::Ended { orderly: false });
+        // It tries to come back, in vain.
+        story.wait(6_000).attempt(PUBLISHER).leave(PUBLISHER);
+        if is_killed {
+            story.crash(&[ONE]);
+        } else {
+            story.then(BROKER, What::Disk { works: true });
+        }
+        story.wait(500).connect(PUBLISHER, true);
+        assert_eq!(story.report().count(Fault::Will), faults, "{is_killed}");
+    }
+}
+
+#[test]
 fn a_message_that_nobody_sent_is_noticed() {
     let mut story = Story::new();
     story.subscribe(ONE, ALL, 1).get(ONE, 9, 1, false);
