@@ -9,6 +9,7 @@ import pathlib
 import platform
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -72,6 +73,8 @@ def main() -> int:
             with arguments.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"scenario": scenario, "case": case, "broker": kind} | figures) + "\n")
 
+    # So that brokers are ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     bench = Bench(directory, arguments.brokers.split(","), arguments.runs, arguments.seconds, arguments.scale, record)
     try:
         _try(bench)

@@ -231,7 +231,7 @@ class Broker:
     def _answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as link:
-                link.sendall(bytes.fromhex("10 11 0004 4d515454 04 02 0000 0005 72656164 79"))
+                link.sendall(bytes.fromhex("10 11 0004 4d515454 04 02 0e10 0005 72656164 79"))
                 answer = link.recv(4)
                 link.sendall(b"\xe0\x00")
                 return answer[:1] == b"\x20" and answer[3:4] == b"\x00"

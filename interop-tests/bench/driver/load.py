@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import time
 
 from .brokers import Absent, Broker
@@ -111,4 +112,4 @@ def store_stats(broker: Broker) -> dict[str, int]:
 
 
 def log(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=__import__("sys").stderr, flush=True)
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

@@ -54,7 +54,7 @@ fn text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Appends CONNECT, with keep alive switched off.
+/// Appends CONNECT, with a keep alive of an hour: some brokers do not take 0.
 pub(crate) fn connect(out: &mut Vec<u8>, client_id: &str, session: Session) {
     out.push(0x10);
     let properties = if session.v5 { 6 } else { 0 };
@@ -62,7 +62,7 @@ pub(crate) fn connect(out: &mut Vec<u8>, client_id: &str, session: Session) {
     text(out, "MQTT");
     out.push(if session.v5 { 5 } else { 4 });
     out.push(if session.clean { 2 } else { 0 });
-    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&3600u16.to_be_bytes());
     if session.v5 {
         out.extend_from_slice(&[5, 0x11]);
         out.extend_from_slice(&session.expiry_seconds.to_be_bytes());

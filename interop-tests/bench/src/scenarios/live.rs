@@ -77,12 +77,14 @@ pub(crate) fn run(run: &mut Run) -> Result<(), Box<dyn Error>> {
     let patience = Duration::from_secs_f64(run.options.get("patience-seconds", 20.0)?);
     let seconds: Option<f64> = run.options.optional("seconds")?;
     let mut pace = run.options.optional("rate")?.map(Pace::new);
+    let began = Instant::now();
     let load = publish::connect(run, "publisher")?;
     let mut live = Live {
         load,
         receivers: Receivers::default(),
     };
     subscribe(run, &mut live, subscribers)?;
+    run.report.number("setup_ms", began.elapsed().as_secs_f64() * 1e3);
     let paced_turn = Duration::from_millis(if pace.is_some() { 1 } else { 100 });
     let phase = run.process.begin();
     if let Some(pace) = &mut pace {
