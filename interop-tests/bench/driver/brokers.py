@@ -44,8 +44,10 @@ class Command:
 
     words: list[str]
     environment: dict[str, str] = field(default_factory=dict)
-    # Names of the process that does the work, if another one starts it.
+    # Name of the process that does the work, if another one starts it.
     worker: str | None = None
+    # Ends what it leaves behind.
+    sweep: list[str] | None = None
 
 
 def _tidegate(directory: pathlib.Path, port: int, extra: dict[str, str]) -> Command:
@@ -124,7 +126,7 @@ def _rabbitmq(directory: pathlib.Path, port: int, extra: dict[str, str]) -> Comm
         "ERL_EPMD_PORT": str(port + 3),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
     }
-    return Command([binary], environment, worker="beam.smp")
+    return Command([binary], environment, worker="beam.smp", sweep=["epmd", "-port", str(port + 3), "-kill"])
 
 
 def _rumqttd(directory: pathlib.Path, port: int, extra: dict[str, str]) -> Command:
@@ -198,11 +200,13 @@ class Broker:
         self.process: subprocess.Popen | None = None
         self.pid = 0
         self.start_seconds = 0.0
+        self.sweep: list[str] | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
     def start(self, extra: dict[str, str] | None = None, around: list[str] | None = None, cage: Cage | None = None) -> None:
         """Starts it and waits for its CONNACK. `around` are words in front of the command, such as strace's."""
         command = KINDS[self.kind](self.directory, self.port, extra or {})
+        self.sweep = command.sweep
         words = (around or []) + command.words
         if cage is not None:
             words = cage.wrap(words)
@@ -280,4 +284,6 @@ class Broker:
     def remove(self) -> None:
         """Ends it and takes away what it wrote."""
         self.stop(signal.SIGKILL)
+        if self.sweep is not None:
+            subprocess.run(self.sweep, capture_output=True, check=False)
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -2,96 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pathlib
 import signal
-import socket
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
-from .brokers import Absent, Broker, Cage
-from .load import Failed, Load, Syncs, begin, disk, load, log, store_stats, strace
+from .bench import Bench, backlog, subscribe
+from .brokers import Broker, Cage
+from .load import Syncs, disk, load, store_stats, strace
+from .stall import stall
 from .tables import median, number, ratio, table
 
 MIB = 1 << 20
-# A run that takes longer is the only one of its broker.
-SLOW_SECONDS = 90
 # Brokers that are compared where the load is heavy.
 COMPARED = ["tidegate", "mosquitto", "rabbitmq", "nats", "nats-sync", "rumqttd"]
-
-
-@dataclass
-class Bench:
-    """What is run, how often, and how large."""
-
-    directory: pathlib.Path
-    kinds: list[str]
-    runs: int
-    # Seconds of a phase of load.
-    seconds: float
-    # 1 for a million of what there are a million of.
-    scale: float
-    record: Callable[[str, str, str, dict[str, float]], None]
-    reasons: dict[str, str] = field(default_factory=dict)
-    made: int = 0
-
-    @contextlib.contextmanager
-    def broker(self, kind: str, start: bool = True, **options: object) -> Iterator[Broker]:
-        """A broker with an empty directory, which is removed in the end."""
-        self.made += 1
-        broker = Broker(kind, self.directory / f"{kind}-{self.made}", _free_port())
-        try:
-            if start:
-                broker.start(**options)
-            yield broker
-        finally:
-            broker.remove()
-
-    def rounds(self, scenario: str, case: str, run: Callable[[str], dict[str, float]], kinds: list[str] | None = None) -> dict:
-        """Every broker `runs` times, one after the other. What fails is left out, and the reason kept;
-        what is slow is not repeated."""
-        found: dict[str, list[dict[str, float]]] = {}
-        slow = set()
-        for turn in range(self.runs):
-            for kind in self.kinds if kinds is None else kinds:
-                if f"{scenario} {case} {kind}" in self.reasons or kind in self.reasons:
-                    continue
-                if kind in slow:
-                    continue
-                began = time.monotonic()
-                try:
-                    figures = run(kind)
-                except (Absent, Failed) as error:
-                    self.reasons[f"{scenario} {case} {kind}"] = str(error)
-                    log(f"{scenario} {case} {kind}: {error}")
-                    continue
-                if time.monotonic() - began > SLOW_SECONDS:
-                    slow.add(kind)
-                self.record(scenario, case, kind, figures)
-                brief = {name: round(value, 2) for name, value in figures.items() if "_per_" in name or name == "lost"}
-                log(f"{scenario} {case} {kind} {turn + 1}: {brief}")
-                found.setdefault(kind, []).append(figures)
-        return found
-
-    def number_of(self, millions: float) -> int:
-        return max(1000, int(millions * self.scale * 1_000_000))
-
-    def have(self, kinds: list[str]) -> list[str]:
-        return [kind for kind in kinds if kind in self.kinds]
-
-
-def _free_port() -> int:
-    """A port below those that the system gives to clients, with some free above it."""
-    for port in range(23_800, 30_000, 20):
-        with contextlib.suppress(OSError):
-            for near in range(4):
-                with socket.socket() as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(("127.0.0.1", port + near))
-            return port
-    raise Absent("no free port")
 
 
 def _best(found: dict[str, list[dict[str, float]]], name: str) -> float | None:
@@ -105,11 +27,6 @@ def _ratio(kind: str, value: float | None, best: float | None) -> str:
     return ratio(value, best) if kind == "tidegate" else ""
 
 
-def _subscribers(broker: Broker, sessions: int, filter_: str = "dur/#") -> None:
-    if sessions:
-        load("create", broker, sessions=sessions, filter=filter_)
-
-
 def durable_in(bench: Bench) -> str:
     """QoS 1 in, for subscribers that are away."""
     rows = []
@@ -118,7 +35,7 @@ def durable_in(bench: Bench) -> str:
 
         def run(kind: str, size: int = size, sessions: int = sessions) -> dict[str, float]:
             with bench.broker(kind) as broker:
-                _subscribers(broker, sessions)
+                subscribe(broker, sessions)
                 before = store_stats(broker)
                 options = {"publishers": 20, "window": 50, "size": size, "count": 1 << 40, "seconds": bench.seconds}
                 figures = load("publish", broker, **options)
@@ -146,7 +63,7 @@ def acknowledgement(bench: Bench) -> str:
 
     def paced(kind: str) -> dict[str, float]:
         with bench.broker(kind) as broker:
-            _subscribers(broker, 1)
+            subscribe(broker, 1)
             raw = disk(bench.directory)
             options = {"window": 1, "rate": 1000, "count": 1 << 40, "seconds": bench.seconds}
             figures = load("publish", broker, **options)
@@ -159,7 +76,7 @@ def acknowledgement(bench: Bench) -> str:
         with bench.broker(kind, start=False) as broker:
             trace = broker.directory / "strace.txt"
             broker.start(around=strace(trace))
-            _subscribers(broker, 1)
+            subscribe(broker, 1)
             syncs = Syncs(trace)
             alone = load("publish", broker, window=1, count=300)
             figures = {"syncs_alone": syncs.count() / alone["messages"]}
@@ -170,12 +87,12 @@ def acknowledgement(bench: Bench) -> str:
     def delayed(kind: str) -> dict[str, float]:
         with bench.broker(kind, start=False) as broker:
             broker.start(around=strace(broker.directory / "strace.txt", "delay_exit=50000"))
-            _subscribers(broker, 1)
+            subscribe(broker, 1)
             return load("publish", broker, window=1, rate=4, count=1 << 40, seconds=3)
 
     def killed(kind: str) -> dict[str, float]:
         with bench.broker(kind) as broker:
-            _subscribers(broker, 1)
+            subscribe(broker, 1)
             sent = load("publish", broker, publishers=10, count=bench.number_of(0.01))["messages"]
             broker.stop(signal.SIGKILL)
             broker.start()
@@ -220,15 +137,6 @@ def live(bench: Bench) -> str:
     return table(head + ["p99 µs", "lost", "out of order"], rows)
 
 
-def _backlog(bench: Bench, broker: Broker, sessions: int, millions: float, size: int = 64) -> int:
-    """Publishes what is to be drained; slow brokers get less. Returns the number of messages."""
-    each_topic = sessions > 1
-    _subscribers(broker, sessions, "many/{s}" if each_topic else "many/#")
-    count = bench.number_of(millions)
-    options = {"topic": "many/{n}", "topics": 1000, "publishers": 20, "size": size, "count": count}
-    return int(load("publish", broker, seconds=max(20 * bench.seconds, 20), **options)["messages"])
-
-
 def drain(bench: Bench) -> str:
     """A backlog is taken: by one session, and by a thousand."""
     rows = []
@@ -236,7 +144,7 @@ def drain(bench: Bench) -> str:
 
         def run(kind: str, sessions: int = sessions) -> dict[str, float]:
             with bench.broker(kind) as broker:
-                waiting = _backlog(bench, broker, sessions, 1)
+                waiting = backlog(bench, broker, sessions, 1)
                 figures = load("drain", broker, sessions=sessions, expect=waiting)
                 figures["rss_per_waiting"] = figures["rss_before_mb"] * 1e6 / waiting
                 return figures
@@ -262,7 +170,7 @@ def memory(bench: Bench) -> str:
         cage = Cage(limit)
         try:
             with bench.broker(kind, cage=cage) as broker:
-                waiting = _backlog(bench, broker, 1, 2, size=512)
+                waiting = backlog(bench, broker, 1, 2, size=512)
                 figures = load("drain", broker, expect=waiting)
                 return figures | {"backlog_mb": waiting * 512 / 1e6, "limit_mb": limit / 1e6}
         finally:
@@ -321,90 +229,6 @@ def start(bench: Bench) -> str:
             rows.append([what, kind] + [of(name) for name in (*names, "rss_mb", "rss_each_restored")])
     head = ["kept", "broker", "number", "made/s", "CPU µs each", "RSS B each", "disk B each", "start s", "empty start s"]
     return table(head + ["RSS after MB", "RSS B each, after"], rows)
-
-
-def _bystander(bench: Bench, broker: Broker) -> Load:
-    """QoS 0, 1000 messages per second, one publisher and one subscriber."""
-    options = {"qos": 0, "sub_qos": 0, "rate": 1000, "clean": True, "topic": "by", "filter": "by", "prefix": "bystander"}
-    return begin("live", broker, count=1 << 40, seconds=bench.seconds, **options)
-
-
-def _nothing(_: Bench, __: Broker) -> Callable[[], object]:
-    return lambda: None
-
-
-def _flood(bench: Bench, broker: Broker) -> Callable[[], object]:
-    options = {"qos": 0, "sub_qos": 0, "clean": True, "topic": "flood", "filter": "flood", "count": 1 << 40}
-    other = begin("live", broker, seconds=bench.seconds + 2, prefix="flood", patience_seconds=2, **options)
-    return lambda: other.result
-
-
-def _durable(bench: Bench, broker: Broker) -> Callable[[], object]:
-    other = begin("publish", broker, publishers=20, topic="many/{n}", count=1 << 40, seconds=bench.seconds + 2)
-    return other.result
-
-
-def _draining(bench: Bench, broker: Broker) -> Callable[[], object]:
-    waiting = _backlog(bench, broker, 1, 1)
-    return lambda: load("drain", broker, expect=waiting)
-
-
-def _takeover(bench: Bench, broker: Broker) -> Callable[[], object]:
-    options = {"filter": "wide/{s}/{n}", "each": bench.number_of(0.1)}
-    load("create", broker, prefix="wide", sessions=1, **options)
-    return lambda: load("create", broker, prefix="wide", sessions=1, clean=True, each=0)
-
-
-def _wide_expires(bench: Bench, broker: Broker) -> Callable[[], object]:
-    options = {"filter": "wide/{s}/{n}", "each": bench.number_of(0.1), "v5": True, "expiry": 1}
-    return lambda: load("create", broker, prefix="wide", sessions=1, **options)
-
-
-def _all_expire(bench: Bench, broker: Broker) -> Callable[[], object]:
-    sessions = bench.number_of(1)
-    # The process stands still until the last one is due, so that all are due at once.
-    expiry = int(10 + sessions / 4000)
-    began = time.monotonic()
-    load("create", broker, sessions=sessions, filter="dev/{s}/cmd", v5=True, expiry=expiry, under_way=1000)
-    ended = time.monotonic()
-    if ended - began > expiry:
-        raise Failed(f"{sessions} sessions took {ended - began:.0f} s to make, and expire after {expiry} s")
-    os.kill(broker.pid, signal.SIGSTOP)
-    time.sleep(expiry + 1)
-    os.kill(broker.pid, signal.SIGCONT)
-    return lambda: None
-
-
-STALLS: list[tuple[str, Callable[[Bench, Broker], Callable[[], object]], str | None]] = [
-    ("nothing else", _nothing, None),
-    ("QoS 0 as fast as it goes", _flood, None),
-    ("durable QoS 1 as fast as it goes", _durable, None),
-    ("the same, every fsync takes 0.2 s more", _durable, "delay_exit=200000"),
-    ("a backlog of 1 M is drained", _draining, None),
-    ("a session of 100 k subscriptions is replaced", _takeover, None),
-    ("a session of 100 k subscriptions is made, and expires", _wide_expires, None),
-    ("1 M sessions expire at once", _all_expire, None),
-]
-
-
-def stall(bench: Bench) -> str:
-    """A bystander's QoS 0 while something large goes on."""
-    rows = []
-    for name, prepare, inject in STALLS:
-
-        def run(kind: str, prepare: Callable = prepare, inject: str | None = inject) -> dict[str, float]:
-            with bench.broker(kind, start=False) as broker:
-                broker.start(around=strace(broker.directory / "strace.txt", inject) if inject else None)
-                act = prepare(bench, broker)
-                bystander = _bystander(bench, broker)
-                act()
-                return bystander.result()
-
-        kinds = bench.have(["tidegate"] if prepare in (_all_expire, _wide_expires) else ["tidegate", "mosquitto"])
-        for kind, runs in bench.rounds("stall", name, run, kinds).items():
-            figures = [number(median(runs, f"end_to_end_{part}_us")) for part in ("p50", "p99", "p999", "max")]
-            rows.append([name, kind, *figures, number(median(runs, "setup_ms")), number(median(runs, "lost"))])
-    return table(["meanwhile", "broker", "p50 µs", "p99 µs", "p99.9 µs", "max µs", "to connect ms", "lost"], rows)
 
 
 SCENARIOS: dict[str, Callable[[Bench], str]] = {
