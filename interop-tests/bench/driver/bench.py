@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import socket
 import time
@@ -84,7 +85,9 @@ class Bench:
 
 def free_port() -> int:
     """A port below those that the system gives to clients, with some free above it."""
-    for port in range(23_800, 30_000, 20):
+    # Runs beside each other do not look at the same ones.
+    first = 23_800 + os.getpid() % 150 * 20
+    for port in range(first, first + 3000, 20):
         with contextlib.suppress(OSError):
             for near in range(4):
                 with socket.socket() as probe:
