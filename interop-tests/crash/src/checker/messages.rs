@@ -251,7 +251,9 @@ impl Walk<'_> {
             it.member != client && !it.is_handed_on && is_past
         };
         let had_it = got.deliveries.iter().any(|it| it.member == client);
-        if !had_it && let Some(gone) = got.deliveries.iter_mut().find(is_gone) {
+        // If it was published more than once, this may be another copy than the one that it had.
+        let may_be_handed_on = !had_it || (!delivery.dup && message.deliveries_max() > 1);
+        if may_be_handed_on && let Some(gone) = got.deliveries.iter_mut().find(is_gone) {
             gone.is_handed_on = true;
         } else {
             got.fresh += u16::from(!had_it || !delivery.dup);

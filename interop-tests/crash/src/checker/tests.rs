@@ -676,3 +676,22 @@ fn only_a_later_removal_excuses_that_nothing_is_retained() {
         assert_eq!(story.report().count(Fault::Retained), faults, "{first:?}");
     }
 }
+
+#[test]
+fn of_two_copies_a_member_may_get_the_one_that_another_left() {
+    for (resends, leaves, doubled) in [(true, true, 0), (true, false, 1), (false, true, 1)] {
+        let mut story = Story::new();
+        story.subscribe(ONE, SHARED, 1).subscribe(TWO, SHARED, 1);
+        story.send(1, PLAIN, 1, Kind::Plain);
+        if resends {
+            story.then(PUBLISHER, What::Resending { number: 1 });
+        }
+        story.get(ONE, 1, 1, false).get(TWO, 1, 1, false);
+        if leaves {
+            story.leave(TWO);
+        }
+        story.get(ONE, 1, 1, false);
+        let found = story.report().count(Fault::Doubled);
+        assert_eq!(found > 0, doubled > 0, "{resends} {leaves}");
+    }
+}
