@@ -344,7 +344,8 @@ impl Shard {
             }
         });
         let is_stored = is_durable && self.may_last(message);
-        if !is_stored {
+        // What is published at QoS 0 may be delivered so, and is not waited for then.
+        if !is_stored || message.qos() == QoS::AtMostOnce {
             remote = remote.union(remote_durable);
         }
         let mut is_matched = !receivers.is_empty() || !remote.is_empty() || is_durable;
