@@ -1,4 +1,4 @@
-//! What every back end of [`Kv`](super::Kv), [`Journal`](super::Journal) and [`Fabric`](super::Fabric) has to pass:
+//! What every back end of [`Kv`], [`Journal`] and [`Fabric`](super::Fabric) has to pass:
 //! to be called from the tests of the crate that holds the back end.
 //!
 //! A function panics at the first difference, as tests do, and if a completion is ten seconds late. Each opens
