@@ -27,6 +27,8 @@ use script::World;
 
 /// Clients of one run.
 const CLIENTS: usize = 8;
+/// The sessions of the first of them may outlive their connections.
+const LASTING: usize = 5;
 /// What is due may happen this much later, milliseconds: a nested delayed message is late twice.
 const SLACK_MS: u64 = 2 * TIMER_SLACK_MS;
 /// Lines of history shown with a failure.
@@ -179,7 +181,9 @@ impl Model {
         } else {
             format!("c{at}")
         };
-        let connect = self.world.connect(&mut self.random, id, self.number);
+        let connect = self
+            .world
+            .connect(&mut self.random, id, self.number, at < LASTING);
         let acks = [Acks::AtOnce, Acks::AtOnce, Acks::Later, Acks::Later, Acks::Never][self.random.below(5)];
         // A connection under another name would go on, and nobody would speak for it any more.
         let client = &mut self.clients[at];
@@ -232,9 +236,9 @@ impl Model {
         let client = &mut self.clients[at];
         let Some(link) = client.link else { return };
         let id = client.packet_id();
-        let subscribe = self
-            .world
-            .subscribe(&mut self.random, id, client.is_v5, &client.filters);
+        let subscribe =
+            self.world
+                .subscribe(&mut self.random, id, client.is_v5, at < LASTING, &client.filters);
         for (filter, _) in &subscribe.filters {
             if !client.filters.contains(filter) {
                 client.filters.push(filter.clone());
@@ -249,7 +253,7 @@ impl Model {
         let mut filters = Vec::new();
         for _ in 0..=self.random.below(2) {
             if client.filters.is_empty() || self.random.chance(15) {
-                filters.push(self.world.filter(&mut self.random));
+                filters.push(self.world.filter(&mut self.random, at < LASTING));
             } else {
                 let place = self.random.below(client.filters.len());
                 filters.push(client.filters.swap_remove(place));

@@ -62,11 +62,12 @@ impl World {
         (World { is_tight }, config)
     }
 
-    /// A CONNECT.
-    pub fn connect(self, random: &mut Random, client_id: String, number: u64) -> Connect {
+    /// A CONNECT, of a client whose session may outlive its connection or not.
+    pub fn connect(self, random: &mut Random, client_id: String, number: u64, may_last: bool) -> Connect {
         let is_v5 = random.chance(70);
-        let clean_start = random.chance(25);
+        let clean_start = random.chance(25) || !(is_v5 || may_last);
         let expiry = match (is_v5, clean_start) {
+            (true, _) if !may_last => 0,
             (true, _) => [0, 5, 60, u32::MAX, u32::MAX][random.below(5)],
             (false, true) => 0,
             (false, false) => u32::MAX,
@@ -174,10 +175,12 @@ impl World {
         }
     }
 
-    /// A filter in a client's words.
-    pub fn filter(self, random: &mut Random) -> String {
+    /// A filter in a client's words. Shared ones only of clients whose sessions end with their connections: where
+    /// others are members, a group reads the journal, and who gets what is not determined.
+    pub fn filter(self, random: &mut Random, may_last: bool) -> String {
         let filter = random.pick(FILTERS);
         match random.below(20) {
+            0..=4 if !self.is_tight && may_last => format!("$local/{filter}"),
             0..=4 if !self.is_tight => format!("{}{filter}", random.pick(PREFIXES)),
             5 | 6 => format!("$exclusive/{}", random.pick(&["a", "b", "a/b", "a/#", "b/c"])),
             7 => ["$share/g", "$share/+/a", "$share//a", "$exclusive/"][random.below(4)].to_owned(),
@@ -193,12 +196,13 @@ impl World {
         random: &mut Random,
         packet_id: PacketId,
         is_v5: bool,
+        may_last: bool,
         known: &[String],
     ) -> Subscribe {
         let mut is_grouped = false;
         let mut filters: Vec<(String, SubscribeOptions)> = Vec::new();
         for _ in 0..=random.below(3) {
-            let filter = self.filter(random);
+            let filter = self.filter(random, may_last);
             let is_shared = is_shared(&filter);
             let is_other = |other: &String| self::is_shared(other) && *other != filter;
             if is_shared && (is_grouped || (!is_v5 && known.iter().any(is_other))) {

@@ -41,6 +41,7 @@ impl Reference {
         session.link = Some(link);
         session.is_v5 = connect.connection.proto_ver >= 5;
         session.expiry = expiry;
+        session.is_stored |= expiry > 0;
         session.expires_at = NEVER;
         session.will.clone_from(&connect.will);
         session.will_at = NEVER;
@@ -105,6 +106,9 @@ impl Reference {
         session.expires_at = later(now, session.expiry);
         for entry in &mut session.inflight {
             entry.sent = false;
+        }
+        for (_, is_anew) in &mut session.replays {
+            *is_anew = true;
         }
         for copy in &mut session.waiting {
             // Neither QoS 0 (§4.1) nor what was retained is promised across connections.
@@ -257,6 +261,8 @@ impl Session {
             next_id: 1,
             window: 1,
             awaiting_rel: Vec::new(),
+            is_stored: false,
+            replays: Vec::new(),
         }
     }
 }

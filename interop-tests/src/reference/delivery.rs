@@ -1,10 +1,10 @@
 //! What arrives at clients, and what they acknowledge (§4.3, §4.4, §4.6, §4.9).
 
-use std::rc::Rc;
+use std::{collections::BTreeMap, rc::Rc};
 
-use broker_core::{Delivery, LinkId, PacketId, QoS, ReasonCode};
+use broker_core::{Delivery, LinkId, PacketId, QoS, ReasonCode, topic};
 
-use super::{Answer, Copy, Inflight, Judgement, Origin, Reference, Session, TIMER_SLACK_MS, number_of};
+use super::{Answer, Copy, Inflight, Judgement, Note, Origin, Reference, Session, TIMER_SLACK_MS, number_of};
 
 impl Reference {
     /// A PUBLISH to a client.
@@ -21,7 +21,13 @@ impl Reference {
         }
         if delivery.qos > QoS::AtMostOnce {
             let session = &self.sessions[at];
-            if delivery.packet_id.map(PacketId::get) != Some(session.free_id()) {
+            // What waits for the store may come later.
+            let is_free = |id: u16| session.inflight.iter().all(|entry| entry.id != id);
+            let is_right = match delivery.packet_id.map(PacketId::get) {
+                Some(id) if session.is_stored => is_free(id),
+                id => id == Some(session.free_id()),
+            };
+            if !is_right {
                 return Err(context(&format!(
                     "the next packet identifier is {}",
                     session.free_id()
@@ -36,11 +42,20 @@ impl Reference {
         }
         let mut ids = delivery.subscription_ids.to_vec();
         ids.sort_unstable();
+        let replayed = self.sessions[at].replayed_copy(&self.retained, delivery, &ids);
+        if let Some(copy) = replayed {
+            // It is one of these, or comes once more as a retained one.
+            for copy in &mut self.sessions[at].waiting {
+                copy.optional |= copy.note.number == number;
+            }
+            self.sessions[at].take_on(copy, delivery.qos, delivery.packet_id.map(PacketId::get));
+            return Ok(());
+        }
         let fits = |copy: &Copy| {
             copy.note.number == number
-                && copy.qos == delivery.qos
-                && copy.retain == delivery.retain
-                && copy.ids == ids
+                && (copy.is_loose || copy.qos == delivery.qos)
+                && (copy.is_loose || copy.retain == delivery.retain)
+                && (copy.is_loose || copy.ids == ids)
                 && copy.note.topic == delivery.message.topic()
                 && copy.note.payload == delivery.message.payload()
                 && copy.note.publisher == delivery.message.origin().client_id.as_str()
@@ -61,7 +76,7 @@ impl Reference {
                     let holder = debt.holders.into_iter().find(|holder| holds(holder));
                     holder.map(|(_, copy)| copy)
                 }
-                None => self.late_copy(delivery, &ids).filter(fits),
+                None => self.late_copy(delivery, &ids).or(replayed).filter(fits),
             };
             let Some(copy) = copy else {
                 let is_it = |copy: &&Copy| copy.note.number == number;
@@ -74,7 +89,7 @@ impl Reference {
         if copy.queued && copy.note.expires.saturating_add(2 * TIMER_SLACK_MS) <= self.now {
             return Err(context("it has expired"));
         }
-        self.sessions[at].take_on(copy);
+        self.sessions[at].take_on(copy, delivery.qos, delivery.packet_id.map(PacketId::get));
         Ok(())
     }
 
@@ -89,13 +104,18 @@ impl Reference {
             origin: Origin::Retained(String::new()),
             optional: true,
             queued: false,
+            is_loose: false,
         })
     }
 
     /// PUBREL without a PUBREC before it: only as a repetition after a reconnect.
     pub(super) fn released_again(&mut self, link: LinkId, id: u16) -> Judgement {
         let session = self.find_link(link).map(|at| &mut self.sessions[at]);
-        let entry = session.and_then(|session| session.inflight.iter_mut().find(|entry| !entry.sent));
+        let entry = session.and_then(|session| {
+            let is_stored = session.is_stored;
+            let is_next = |entry: &&mut Inflight| !entry.sent && (!is_stored || entry.released);
+            session.inflight.iter_mut().find(is_next)
+        });
         match entry {
             Some(entry) if entry.id == id && entry.released => {
                 entry.sent = true;
@@ -196,7 +216,25 @@ impl Session {
     /// A repetition: what was first sent first comes first, under its old identifier [MQTT-4.4.0-1], [MQTT-4.6.0-1].
     fn repeat(&mut self, delivery: &Delivery, number: u64) -> Judgement {
         let (sent, window) = (self.sent(), usize::from(self.window));
-        let Some(entry) = self.inflight.iter_mut().find(|entry| !entry.sent) else {
+        let id = delivery.packet_id.map(PacketId::get);
+        let is_next = |entry: &Inflight| !entry.sent;
+        let place = if self.is_stored {
+            // QoS 1 and 2 may have overtaken each other, and what was retained everything.
+            let is_live =
+                |entry: &Inflight| entry.copy.origin == Origin::Live && entry.copy.qos == delivery.qos;
+            let is_first = |entry: &Inflight| is_next(entry) && !entry.released && is_live(entry);
+            let place = self
+                .inflight
+                .iter()
+                .position(|entry| is_next(entry) && Some(entry.id) == id);
+            match self.inflight.iter().position(is_first) {
+                Some(first) if place.is_some_and(|place| is_live(&self.inflight[place])) => Some(first),
+                _ => place,
+            }
+        } else {
+            self.inflight.iter().position(is_next)
+        };
+        let Some(entry) = place.map(|place| &mut self.inflight[place]) else {
             return Err("a repetition of nothing".to_owned());
         };
         let is_it = delivery.packet_id.map(PacketId::get) == Some(entry.id)
@@ -213,6 +251,41 @@ impl Session {
         Ok(())
     }
 
+    /// The client has changed its subscription on `filter`: what waits in the journal is read as its subscriptions are
+    /// by then, and not at all if none is left for it.
+    pub(super) fn loosen(&mut self, filter: &str, is_ended: bool) {
+        let is_stored = self.is_stored;
+        let is_meant = |copy: &&mut Copy| {
+            copy.queued && copy.origin == Origin::Live && topic::matches(filter, &copy.note.topic)
+        };
+        for copy in self.waiting.iter_mut().filter(is_meant).filter(|_| is_stored) {
+            copy.is_loose = true;
+            copy.optional |= is_ended;
+        }
+    }
+
+    /// A message that is retained, for a subscription whose retained messages begin anew.
+    fn replayed_copy(
+        &self,
+        retained: &BTreeMap<String, Rc<Note>>,
+        delivery: &Delivery,
+        ids: &[u32],
+    ) -> Option<Copy> {
+        let note = retained.get(delivery.message.topic())?;
+        let is_begun = |(filter, is_anew): &(String, bool)| *is_anew && topic::matches(filter, &note.topic);
+        let is_it = delivery.retain && number_of(&delivery.message) == Some(note.number);
+        (is_it && self.replays.iter().any(is_begun)).then(|| Copy {
+            note: Rc::clone(note),
+            qos: delivery.qos,
+            retain: true,
+            ids: ids.to_vec(),
+            origin: Origin::Retained(String::new()),
+            optional: true,
+            queued: false,
+            is_loose: false,
+        })
+    }
+
     /// Counted up, and never one that is in use [MQTT-2.2.1-3].
     fn free_id(&self) -> u16 {
         let mut id = self.next_id;
@@ -222,9 +295,10 @@ impl Session {
         id
     }
 
-    fn take_on(&mut self, copy: Copy) {
-        if copy.qos > QoS::AtMostOnce {
-            let id = self.free_id();
+    /// `qos`: as it came.
+    fn take_on(&mut self, mut copy: Copy, qos: QoS, id: Option<u16>) {
+        copy.qos = qos;
+        if let Some(id) = id {
             self.next_id = id.checked_add(1).unwrap_or(1);
             self.inflight.push(Inflight {
                 id,
@@ -243,6 +317,7 @@ impl Session {
             is_live(copy)
                 && is_live(one)
                 && !one.may_be_gone(now)
+                && !one.is_loose
                 && one.qos == copy.qos
                 && one.note.topic == copy.note.topic
                 && one.note.publisher == copy.note.publisher
@@ -273,6 +348,7 @@ impl Session {
             }
         }
         if is_reachable && has_window {
+            self.replays.clear();
             self.waiting.clear();
         }
         Ok(())

@@ -49,6 +49,8 @@ struct Copy {
     optional: bool,
     /// It has to wait: it counts against the limit of the queue.
     queued: bool,
+    /// The subscriptions that made it have changed since: it comes as they are by now.
+    is_loose: bool,
 }
 
 /// Why a session gets it.
@@ -122,6 +124,11 @@ struct Session {
     next_id: u16,
     window: u16,
     awaiting_rel: Vec<u16>,
+    /// It outlives its connection, or did so: QoS 1 and 2 come from the journal.
+    is_stored: bool,
+    /// Filters whose retained messages have not all come, and whether they have begun anew since, because the
+    /// connection was lost before.
+    replays: Vec<(String, bool)>,
 }
 
 impl Session {

@@ -113,8 +113,11 @@ impl Reference {
 
     fn route(&mut self, note: &Rc<Note>) -> Vec<ReasonCode> {
         let mut is_matched = false;
+        // Somebody subscribes, but not here and now.
+        let mut is_away = false;
         let mut is_own = false;
         let mut targets = BTreeSet::new();
+        let mut passed_by = Vec::new();
         for at in 0..self.sessions.len() {
             let session = &self.sessions[at];
             let mut copy: Option<Copy> = None;
@@ -132,9 +135,13 @@ impl Reference {
                 // [MQTT-3.8.3-3]
                 if subscription.options.no_local && session.client == note.publisher {
                     is_own = true;
+                    passed_by.extend(session.is_stored.then(|| (at, subscription.clone())));
                     continue;
                 }
                 let one = self.copy(note, subscription, Origin::Live);
+                if session.is_stored && one.qos == QoS::AtMostOnce {
+                    passed_by.push((at, subscription.clone()));
+                }
                 match &mut copy {
                     None => copy = Some(one),
                     // Overlapping subscriptions: one copy at the highest QoS with all identifiers [MQTT-3.3.4-2..4].
@@ -147,16 +154,23 @@ impl Reference {
                 }
             }
             if let Some(copy) = copy {
-                is_matched = true;
+                is_away |= self.sessions[at].link.is_none() && copy.qos == QoS::AtMostOnce;
+                is_matched |= self.sessions[at].link.is_some() || copy.qos > QoS::AtMostOnce;
                 self.add_copy(at, copy);
             }
+        }
+        // If the journal has it, it comes to a session that reads it when its subscription is another.
+        for (at, subscription) in passed_by {
+            let mut copy = self.copy(note, &subscription, Origin::Live);
+            (copy.optional, copy.queued, copy.is_loose) = (true, true, true);
+            self.sessions[at].waiting.push(copy);
         }
         for target in targets {
             is_matched = true;
             let holders = self.candidates(&target, None, note);
             self.owe(target, holders);
         }
-        match (is_matched, is_own) {
+        match (is_matched, is_own || is_away) {
             (true, _) => vec![ReasonCode::Success],
             (false, true) => vec![ReasonCode::Success, ReasonCode::NoMatchingSubscribers],
             (false, false) => vec![ReasonCode::NoMatchingSubscribers],
@@ -180,6 +194,7 @@ impl Reference {
             origin,
             optional: false,
             queued: false,
+            is_loose: false,
         }
     }
 
@@ -195,6 +210,13 @@ impl Reference {
         let is_queued = copy.queued;
         session.waiting.push(copy);
         if limit == 0 {
+            return;
+        }
+        if session.is_stored {
+            // What of it the limit cuts is decided when the session reads the journal.
+            for copy in &mut session.waiting {
+                copy.optional |= copy.queued;
+            }
             return;
         }
         let queue = |copy: &&Copy| copy.queued && copy.origin == Origin::Live;

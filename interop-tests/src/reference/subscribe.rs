@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use broker_core::{LinkId, ReasonCode, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, topic};
+use broker_core::{LinkId, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, topic};
 
 use super::{Answer, Kind, Origin, Reference, Subscription, TIMER_SLACK_MS};
 
@@ -96,6 +96,8 @@ impl Reference {
 
     /// True if there was none on this filter before.
     fn insert(&mut self, at: usize, new: &Subscription) -> bool {
+        let may_end = new.options.no_local || new.options.qos == QoS::AtMostOnce;
+        self.sessions[at].loosen(&new.filter, may_end);
         let subscriptions = &mut self.sessions[at].subscriptions;
         let before = subscriptions.len();
         subscriptions.retain(|one| one.filter != new.filter || group(&one.kind) != group(&new.kind));
@@ -114,6 +116,11 @@ impl Reference {
         let is_shared = matches!(subscription.kind, Kind::Shared(_));
         if !is_wanted || is_shared || !self.config.mqtt.retain_available {
             return;
+        }
+        if self.sessions[at].is_stored {
+            self.sessions[at]
+                .replays
+                .push((subscription.filter.clone(), false));
         }
         // Made anew: what has not been sent yet is sent for the new subscription.
         let origin = Origin::Retained(subscription.filter.clone());
@@ -164,6 +171,7 @@ impl Reference {
         if session.subscriptions.len() == before {
             return false;
         }
+        session.loosen(filter, true);
         match kind {
             Kind::Shared(group) => {
                 let target = super::Target {
