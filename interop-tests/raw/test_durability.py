@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import pathlib
 import shutil
+import subprocess
 import tempfile
+import threading
 import time
 import unittest
 
@@ -288,7 +290,10 @@ class Limits(DurableCase):
     def backlog(self, *topics: str, size: int = 3, **settings: str) -> list[tuple[str, int]]:
         """What is left of a hundred messages to each topic in turn."""
         self.restart(**settings)
-        self.session("reader").subscribe(("#", 1))
+        reader = self.session("reader")
+        reader.subscribe(("#", 1))
+        # Nothing is to be under way.
+        reader.leave()
         sender = self.client()
         for number in range(100):
             for topic in topics:
@@ -314,7 +319,9 @@ class Limits(DurableCase):
     def test_age(self) -> None:
         settings = {"mqtt.max_mqueue_age": "2s"}
         self.restart(**settings)
-        self.session("reader").subscribe(("a", 1))
+        reader = self.session("reader")
+        reader.subscribe(("a", 1))
+        reader.leave()
         self.client().publish("a", b"old", 1)
         self.kill()
         time.sleep(2.5)
@@ -329,6 +336,153 @@ class Limits(DurableCase):
         found = self.backlog("plain", "alarm", **settings)
         self.assertEqual(found[:100], [("alarm", number) for number in range(100)])
         self.assertEqual(found[100:], [("plain", number) for number in range(51, 100)])
+
+    def test_the_size_of_the_log(self) -> None:
+        settings = {
+            "store.max_bytes": "16MB",
+            "store.segment_bytes": "1MB",
+            "mqtt.max_mqueue_bytes": "0",
+            "node.name": "n",
+            "sys_topics.sys_msg_interval": "1s",
+        }
+        self.restart(**settings)
+        reader = self.session("reader")
+        reader.subscribe(("a", 1))
+        reader.leave()
+        sender = self.client()
+        for number in range(300):
+            self.assertEqual(sender.publish("a", b"%03d" % number + bytes(100_000), 1), 0)
+        self.broker.await_log("messages that sessions may be waiting for were dropped at store.max_bytes")
+        watcher = self.client()
+        watcher.send(wire.subscribe(V5, [("$SYS/brokers/n/store/trimmed/by_size", 0)], 1))
+        watcher.expect(wire.SUBACK)
+        while not int(watcher.take().payload):
+            pass
+        self.restart(**settings)
+        self.client().publish("a", b"999", 1)
+        reader = self.session("reader", present=True)
+        found = []
+        while (number := int(reader.take().payload[:3])) != 999:
+            found.append(number)
+        self.assertIn(len(found), range(130, 170))
+        self.assertEqual(found, list(range(300 - len(found), 300)))
+
+
+class Damage(DurableCase):
+    """Files that are not as they were written."""
+
+    settings = {"log.level": "info"}
+
+    def fill(self) -> None:
+        self.session("reader").subscribe(("a", 1))
+        sender = self.client()
+        for number in range(100):
+            sender.publish("a", b"message %03d" % number, 1)
+
+    def drained(self) -> list[int]:
+        reader = self.session("reader", present=True)
+        self.client().publish("a", b"message 999", 1)
+        found = []
+        while (number := int(reader.take().payload[-3:])) != 999:
+            found.append(number)
+        return found
+
+    def segment(self) -> pathlib.Path:
+        (found,) = (self.data / "log").glob("*.log")
+        return found
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [brokers.binary(), "store", *arguments, "--data-dir", str(self.data)],
+            text=True, capture_output=True, timeout=30, check=False,
+        )  # fmt: skip
+
+    def test_a_torn_end(self) -> None:
+        self.fill()
+        self.kill()
+        whole = self.segment().read_bytes()
+        self.segment().write_bytes(whole + whole[64:100])
+        self.start()
+        self.assertIn("the end of the log is torn", self.broker.log())
+        self.assertEqual(self.drained(), list(range(100)))
+
+    def test_a_flipped_bit_in_the_log(self) -> None:
+        self.fill()
+        self.kill()
+        damaged = bytearray(self.segment().read_bytes())
+        damaged[damaged.index(b"message 050")] ^= 1
+        self.segment().write_bytes(damaged)
+        checked = self.command("check")
+        self.assertEqual((checked.returncode, "the store is damaged" in checked.stdout), (1, True), checked)
+        self.start()
+        self.assertIn("a part of the log is damaged; what follows it was recovered", self.broker.log())
+        self.assertEqual(self.drained(), [number for number in range(100) if number != 50])
+
+    def test_a_flipped_bit_in_the_tables(self) -> None:
+        self.fill()
+        sender = self.client()
+        for number in range(200):
+            sender.publish(f"retained/{number}", b"x" * 100, 1, retain=True)
+        self.assertEqual(self.broker.terminate(), 0)
+        largest = max((self.data / "tables" / "tables").iterdir(), key=lambda file: file.stat().st_size)
+        damaged = bytearray(largest.read_bytes())
+        damaged[len(damaged) // 3] ^= 1
+        largest.write_bytes(damaged)
+        with self.assertRaisesRegex(brokers.StartError, r"exit status 3(?s:.*)tidegate store check"):
+            self.start()
+        self.assertEqual(self.command("check").returncode, 1)
+        repaired = self.command("check", "--repair")
+        self.assertEqual(repaired.returncode, 0, repaired)
+        self.start()
+        self.assertEqual(self.drained(), list(range(100)))
+        reader = self.client()
+        reader.subscribe(("retained/#", 0))
+        self.assertEqual(len({reader.take().topic for _ in range(200)}), 200)
+
+    def test_missing_files(self) -> None:
+        self.fill()
+        self.assertEqual(self.broker.terminate(), 0)
+        shutil.rmtree(self.data / "log")
+        self.start()
+        self.assertIn("the tables know later commits than the log", self.broker.log())
+        self.assertEqual(self.drained(), [], "the session is there, its messages are not")
+        self.kill()
+        (self.data / "VERSION").unlink()
+        with self.assertRaisesRegex(brokers.StartError, "exit status 3(?s:.*)holds no store"):
+            self.start()
+
+
+class Terminate(DurableCase):
+    def test_what_was_acknowledged_under_load_is_there(self) -> None:
+        self.session("reader").subscribe(("a/+", 2))
+        acknowledged = [0] * 4
+
+        def load(topic: int, sender: wire.Link) -> None:
+            try:
+                while sender.publish(f"a/{topic}", b"%d" % acknowledged[topic], 1 + topic % 2) == 0:
+                    acknowledged[topic] += 1
+            except (wire.Closed, AssertionError, OSError):
+                return
+
+        threads = [threading.Thread(target=load, args=(topic, self.client())) for topic in range(4)]
+        for thread in threads:
+            thread.start()
+        while min(acknowledged) < 50:
+            time.sleep(0.01)
+        self.assertEqual(self.broker.terminate(), 0)
+        for thread in threads:
+            thread.join()
+        self.start(**{"mqtt.max_mqueue_len": "0"})
+        reader = self.session("reader", present=True)
+        self.client().publish("a/end", b"", 1)
+        found: dict[str, list[int]] = {}
+        while (message := reader.take()).topic != "a/end":
+            found.setdefault(message.topic, []).append(int(message.payload))
+        for topic, count in enumerate(acknowledged):
+            numbers = found[f"a/{topic}"]
+            self.assertEqual(numbers, list(range(len(numbers))))
+            # One that was on its way at the end may have been stored.
+            self.assertIn(len(numbers), (count, count + 1))
 
 
 if __name__ == "__main__":
