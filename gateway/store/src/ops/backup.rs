@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, BufWriter, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -82,7 +83,7 @@ impl Store {
         options: &BackupOptions,
         tell: Tell<'_>,
     ) -> Result<BackupReport, OpsError> {
-        let file = fs::File::create(partial).map_err(OpsError::io("create", partial))?;
+        let file = create_private(partial)?;
         let source = Source::hold(&self.engine, &*self.files)?;
         let version = self.dir.join(VERSION);
         let version = fs::read(&version).map_err(OpsError::io("read", version))?;
@@ -115,6 +116,19 @@ impl Store {
             next: manifest.next,
         })
     }
+}
+
+/// A new file that nobody else may read, as it has what clients have said. One that an earlier try left goes.
+fn create_private(path: &Path) -> Result<fs::File, OpsError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(OpsError::io("remove", path)(error));
+        }
+        _ => {}
+    }
+    let mut options = fs::OpenOptions::new();
+    let created = options.write(true).create_new(true).mode(0o600).open(path);
+    created.map_err(OpsError::io("create", path))
 }
 
 /// Waits until the name of a file is on stable storage.

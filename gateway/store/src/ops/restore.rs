@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, BufReader, Read, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -37,7 +38,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// written. Then the directory is empty again.
 pub fn restore(archive: &Path, dir: &Path, tell: Tell<'_>) -> Result<BackupReport, OpsError> {
     let file = fs::File::open(archive).map_err(OpsError::io("open", archive))?;
-    fs::create_dir_all(dir).map_err(OpsError::io("make", dir))?;
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(OpsError::io("make", dir))?;
     let mut listed = fs::read_dir(dir).map_err(OpsError::io("list", dir))?;
     if listed.next().is_some() {
         return Err(OpsError::Exists(dir.to_owned()));

@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 #[test]
@@ -119,6 +121,23 @@ fn backups_and_restores_overwrite_nothing() {
         2,
         "nothing is left behind"
     );
+}
+
+#[test]
+fn nobody_else_reads_what_clients_have_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, archive) = (dir.path().join("live"), dir.path().join("backup.tar"));
+    let restored = dir.path().join("restored");
+    // As an earlier try left it.
+    fs::write(dir.path().join("backup.tar.partial"), "x").unwrap();
+    filled(&live, 1);
+    let store = Store::open(options(&live)).unwrap();
+    store
+        .backup(&archive, &BackupOptions::default(), &mut quiet)
+        .unwrap();
+    restore(&archive, &restored, &mut quiet).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&archive), mode(&restored)), (0o600, 0o700));
 }
 
 #[test]
