@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, IsTerminal as _, Write as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -100,7 +100,12 @@ impl StoreArgs {
                 }
             }
             StoreCommand::Stats { top } => match ops::stats(existing(&dir)?, top, &mut tell) {
-                Ok(report) => Ok(format!("{report}\n")),
+                Ok(mut report) => {
+                    for table in &mut report.tables {
+                        table.name = table_name(&table.name).to_owned();
+                    }
+                    Ok(format!("{report}\n"))
+                }
                 Err(OpsError::Open(OpenError::Locked { .. })) => ask(&dir, &Request::Stats),
                 Err(error) => Err(error.into()),
             },
@@ -112,6 +117,23 @@ impl StoreArgs {
                 Ok(format!("{}\nrestored to {}\n", report, dir.display()))
             }
         }
+    }
+}
+
+/// What is in the table whose keys begin with this.
+fn table_name(prefix: &str) -> &str {
+    match prefix {
+        "s" => "sessions",
+        "c" => "cursors of sessions",
+        "f" => "subscriptions",
+        "i" => "QoS 2 not released",
+        "o" => "deliveries under way",
+        "x" => "deliveries out of order",
+        "g" => "shared groups",
+        "t" => "taken of groups",
+        "r" => "retained messages",
+        "d" => "delayed messages",
+        other => other,
     }
 }
 
@@ -143,7 +165,10 @@ fn export(dir: &Path, file: &Path, tell: ops::Tell<'_>) -> Result<String, Failur
         };
     }
     let problem = |error: io::Error| Failure::Runtime(format!("cannot write {}: {error}", file.display()));
-    let mut output = fs::File::create_new(file).map_err(problem)?;
+    let mut options = fs::OpenOptions::new();
+    // It has what clients have said.
+    let created = options.write(true).create_new(true).mode(0o600).open(file);
+    let mut output = created.map_err(problem)?;
     let report = ops::export(dir, &mut output, tell)?;
     output.sync_all().map_err(problem)?;
     Ok(format!("{report}\n"))

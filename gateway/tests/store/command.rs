@@ -106,7 +106,10 @@ fn what_is_stored_can_be_looked_at() {
     assert!(said.contains(" entries"), "{said}");
     assert_eq!(fs::read_to_string(&file).unwrap(), lines);
     fs::remove_file(file).unwrap();
-    assert!(!text(run(dir.path(), &["store", "stats"])).is_empty());
+    let stats = text(run(dir.path(), &["store", "stats"]));
+    for table in ["\nsessions ", "\nsubscriptions "] {
+        assert!(stats.contains(table), "{stats}");
+    }
     assert!(!text(run(dir.path(), &["store", "compact"])).is_empty());
 }
 
