@@ -20,6 +20,9 @@ pub struct Options {
     /// Segments whose last record is older are dropped, also if somebody still wants them; the one that is being
     /// written stays. Default: no limit.
     pub max_age: Option<Duration>,
+    /// Bytes of a file that is given up when the disk is full, so that there is room to empty the store; 0: none.
+    /// Default: as many as a segment, from 4 to 64 MiB.
+    pub reserve_bytes: Option<u64>,
     /// Commits that are written and synced together have at most this many bytes, or are one. Default: 8 MiB.
     pub group_bytes_max: usize,
     /// How long the first commit of a group waits for others. Default 0: a group is what came while the group before
@@ -60,6 +63,7 @@ impl Options {
             segment_bytes: 64 << 20,
             max_bytes: None,
             max_age: None,
+            reserve_bytes: None,
             group_bytes_max: 8 << 20,
             group_wait: Duration::ZERO,
             ring_bytes: 32 << 20,

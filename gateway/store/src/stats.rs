@@ -32,6 +32,8 @@ pub struct StoreStats {
     pub duplicates: AtomicU64,
     /// Commits that failed because there was no room.
     pub commits_refused_full: AtomicU64,
+    /// Bytes kept for a full disk.
+    pub reserve_bytes: AtomicU64,
     /// Segments of the log.
     pub segments: AtomicU64,
     /// Bytes of the log's segments.
@@ -62,7 +64,7 @@ pub struct StoreStats {
 pub enum State {
     /// It does.
     Ok,
-    /// The last one found no room. The next is tried again.
+    /// The last one found no room. The next is tried again; if the reserve was given up, not those with records.
     Full,
     /// No more, until it is opened again.
     Failed,

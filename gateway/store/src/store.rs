@@ -1,16 +1,17 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use broker_core::store::Durability;
+use broker_core::store::{Durability, Fault};
 use tracing::info;
 
 use crate::{
     directory::Directory,
-    engine::{Closing, Engine, Threads},
+    engine::{Closing, Committed, Engine, Threads},
     files::Files,
     journal::JournalHandle,
     kv::KvHandle,
     log::{frame::Seed, recover::Recovery},
     options::{OpenError, Options, Progress},
+    reserve::{GaveWay, Reserve},
     stats::StoreStats,
     tables::Tables,
 };
@@ -44,6 +45,7 @@ impl Store {
             options.tables_cache_bytes,
             Arc::clone(&stats),
         )?;
+        let reserve = Reserve::open(&options, Arc::clone(&stats));
         let mut report = options.progress.take();
         let recovered = Recovery {
             files: &*options.files,
@@ -54,7 +56,7 @@ impl Store {
             dedup_window_millis: millis(options.dedup_window),
             dedup_ids_max: options.dedup_ids_max,
             stats: &stats,
-            replay: &mut |commit| tables.replay(commit),
+            replay: &mut |commit| replay(&tables, &reserve, commit),
             progress: &mut |progress: Progress| {
                 if let Some(report) = &mut report {
                     report(progress);
@@ -67,7 +69,14 @@ impl Store {
             dir = %options.dir.display(), segments = recovered.segments.len(), next = recovered.next.0,
             "the store is open"
         );
-        let start = Engine::start(&options, directory.store_id, recovered, Arc::new(tables), stats);
+        let start = Engine::start(
+            &options,
+            directory.store_id,
+            recovered,
+            Arc::new(tables),
+            reserve,
+            stats,
+        );
         let (engine, threads) =
             start.map_err(|error| OpenError::io("start threads for", &options.dir, error))?;
         Ok(Store {
@@ -107,6 +116,17 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.engine.close(&mut self.threads, Closing::Orderly);
         self.engine.tables.close();
+    }
+}
+
+/// Applies a commit of the log; a full disk must not keep the store closed while there is a reserve.
+fn replay(tables: &Tables, reserve: &Reserve, commit: &Committed) -> Result<(), Fault> {
+    match tables.replay(commit) {
+        Err(Fault::Full) if reserve.give_way(reserve.tries()) == GaveWay::Freed => {
+            tables.persist()?;
+            tables.replay(commit)
+        }
+        other => other,
     }
 }
 

@@ -5,12 +5,12 @@ use std::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use broker_core::{
     Timestamp,
-    store::{Durability, Sequence},
+    store::{Durability, Fault, Sequence},
 };
 use tracing::{error, info, warn};
 
@@ -19,6 +19,7 @@ use crate::{
     files::Files,
     log::{segment::SegmentEnd, view::Snapshot},
     options::Options,
+    reserve::GaveWay,
     stats::{State, add, wall_clock_millis},
 };
 
@@ -30,10 +31,15 @@ pub(super) struct Keeper {
     max_age: Option<Duration>,
     /// The tables have the writes before this one durably.
     persisted: Sequence,
+    /// When it was last tried to make the reserve.
+    reserve_tried: Option<Instant>,
 }
 
 /// A segment that should have gone but must stay is looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// A reserve that was given up is tried again after this.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a segment goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +58,15 @@ impl Keeper {
             max_bytes: options.max_bytes,
             max_age: options.max_age,
             persisted: Sequence::FIRST,
+            reserve_tried: None,
         }
     }
 
     pub(super) fn run(mut self) {
         loop {
-            self.collect();
-            let message = match self.until_too_old() {
+            let has_dropped = self.collect();
+            self.make_reserve(has_dropped);
+            let message = match self.wait() {
                 Some(wait) => self.inbox.recv_timeout(wait),
                 None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
@@ -82,18 +90,23 @@ impl Keeper {
     }
 
     fn persist(&mut self) {
-        match self.engine.tables.persist() {
+        let Engine { tables, reserve, .. } = &*self.engine;
+        let mut result = tables.persist();
+        if result == Err(Fault::Full) && reserve.give_way(reserve.tries()) == GaveWay::Freed {
+            result = tables.persist();
+        }
+        match result {
             Ok(persisted) => self.persisted = persisted,
             Err(fault) => warn!("the tables could not be made durable, so the log is kept: {fault}"),
         }
     }
 
     /// Drops the segments that nobody needs or that a limit does not allow, oldest first, and none whose writes the
-    /// tables could lose.
-    fn collect(&mut self) {
+    /// tables could lose. True if there were any.
+    fn collect(&mut self) -> bool {
         let snapshot = self.engine.view.snapshot();
         let due = self.due(&snapshot);
-        let Some((last, _)) = due.last() else { return };
+        let Some((last, _)) = due.last() else { return false };
         if last.next > self.persisted {
             self.persist();
         }
@@ -116,6 +129,35 @@ impl Keeper {
         }
         // A reader thread that has panicked leaves the indexes to the next start.
         let _ = self.engine.reader.send(ReaderMessage::Dropped(dropped));
+        count > 0
+    }
+
+    /// Makes what is missing of the reserve, if it is time to try; `has_dropped`: there may be more room now.
+    fn make_reserve(&mut self, has_dropped: bool) {
+        let reserve = &self.engine.reserve;
+        if reserve.is_short() && (has_dropped || self.reserve_pause().is_zero()) {
+            reserve.make();
+            self.reserve_tried = Some(Instant::now());
+        }
+    }
+
+    /// How long until the reserve is tried, if it is short. To find out, the disk is filled to the brim for a moment;
+    /// while nothing is refused that is done seldom.
+    fn reserve_pause(&self) -> Duration {
+        let pause = if self.engine.reserve.is_spent() {
+            TRY_AGAIN
+        } else {
+            LOOK_AGAIN
+        };
+        self.reserve_tried
+            .map_or(Duration::ZERO, |tried| pause.saturating_sub(tried.elapsed()))
+    }
+
+    /// How long until there is something to do; `None`: until somebody asks.
+    fn wait(&self) -> Option<Duration> {
+        let reserve = &self.engine.reserve;
+        let pause = reserve.is_short().then(|| self.reserve_pause());
+        pause.into_iter().chain(self.until_too_old()).min()
     }
 
     /// The oldest segments, as far as they may go.

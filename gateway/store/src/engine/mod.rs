@@ -48,6 +48,7 @@ use tracing::error;
 use crate::{
     log::{frame::Seed, recover::Recovered, view::View, writer::LogWriter},
     options::Options,
+    reserve::Reserve,
     stats::{State, StoreStats},
     tables::Tables,
 };
@@ -118,6 +119,7 @@ pub(crate) struct Engine {
     pub(crate) view: View,
     pub(crate) stats: Arc<StoreStats>,
     pub(crate) tables: Arc<Tables>,
+    pub(crate) reserve: Reserve,
     pub(crate) durability: Durability,
     pub(crate) limits: Limits,
     intake: Intake,
@@ -187,6 +189,7 @@ impl Engine {
         store_id: u64,
         recovered: Recovered,
         tables: Arc<Tables>,
+        reserve: Reserve,
         stats: Arc<StoreStats>,
     ) -> std::io::Result<(Arc<Engine>, Threads)> {
         let (reader, reader_inbox) = channel();
@@ -202,6 +205,7 @@ impl Engine {
             ),
             stats: Arc::clone(&stats),
             tables,
+            reserve,
             durability: options.durability,
             limits: Limits {
                 record_bytes_max: options.record_bytes_max,
@@ -245,6 +249,7 @@ impl Engine {
         self.intake.lock().closing = Some(closing);
         self.intake.arrived.notify_one();
         join(threads.writer.take());
+        self.reserve.close();
         // In this order: the keeper tells the reader what it has dropped. Without a receiver there is no thread to tell.
         let _ = self.keeper.send(KeeperMessage::Close);
         join(threads.keeper.take());

@@ -13,11 +13,14 @@ use crate::{
         writer::{AppendError, LogWriter},
     },
     options::Options,
+    reserve::GaveWay,
     stats::{add, max, set},
 };
 
 /// Bytes of frames that stay allocated between groups.
 const BUFFER_KEPT: usize = 1 << 20;
+/// How often a group is written before it is given up, if room comes free each time.
+const APPENDS_MAX: usize = 3;
 
 pub(super) struct Writer {
     engine: Arc<Engine>,
@@ -26,6 +29,8 @@ pub(super) struct Writer {
     group: Group,
     group_bytes_max: usize,
     group_wait: Duration,
+    /// As it was at the latest group.
+    was_reserve_spent: bool,
     /// Bytes committed since the reader was told to follow.
     unread: usize,
     /// Bytes after which it is told.
@@ -45,6 +50,7 @@ impl Writer {
             group: Group::new(crate::log::frame::Seed::new(store_id)),
             group_bytes_max: options.group_bytes_max,
             group_wait: options.group_wait,
+            was_reserve_spent: false,
             unread: 0,
             unread_max: options.ring_bytes / 4,
         }
@@ -95,7 +101,7 @@ impl Writer {
 
     /// Commits a group from the front of what waits.
     fn commit(&mut self, log: &mut LogWriter, waiting: &mut VecDeque<Submission>) {
-        let room = self.engine.tables.wait_for_room();
+        let room = self.look_for_room(log);
         self.group.begin(log.next);
         while let Some(submission) = waiting.front() {
             let bytes = self.group.buffer.len() + submission.bytes();
@@ -132,6 +138,23 @@ impl Writer {
         }
     }
 
+    /// Why no entries can be written, if they cannot.
+    fn look_for_room(&mut self, log: &mut LogWriter) -> Result<(), Fault> {
+        let reserve = &self.engine.reserve;
+        let room = self.engine.tables.wait_for_room();
+        if room == Err(Fault::Full) && reserve.give_way(reserve.tries()) == GaveWay::Freed {
+            // So that it tries more often now. While the store closes nobody listens.
+            let _ = self.engine.keeper.send(KeeperMessage::Trimmed);
+        }
+        let is_spent = reserve.is_spent();
+        if is_spent && !self.was_reserve_spent {
+            // The segment has records, and may be all there is; only those that have ended are dropped.
+            log.end_segment();
+        }
+        self.was_reserve_spent = is_spent;
+        room
+    }
+
     fn add(&mut self, submission: Submission, room: &Result<(), Fault>) {
         let engine = &self.engine;
         match submission {
@@ -146,7 +169,11 @@ impl Writer {
             } => {
                 let refusal = group::too_large(&records, &writes, engine.limits.record_bytes_max)
                     .or_else(|| slot.failed_beyond(failures_known))
-                    .or_else(|| room.clone().err().filter(|_| !writes.is_empty()));
+                    .or_else(|| room.clone().err().filter(|_| !writes.is_empty()))
+                    .or_else(|| (self.was_reserve_spent && !records.is_empty()).then_some(Fault::Full));
+                if refusal == Some(Fault::Full) {
+                    add(&engine.stats.commits_refused_full, 1);
+                }
                 let dedup = dedup.map(|id| (id, &mut self.dedup));
                 self.group
                     .add_commit((slot, ticket), now, (records, writes), dedup, refusal);
@@ -172,6 +199,30 @@ impl Writer {
 
     /// Writes and syncs the group. Returns where it begins in the segment.
     fn append(&mut self, log: &mut LogWriter) -> Result<u64, AppendError> {
+        let engine = Arc::clone(&self.engine);
+        for _ in 0..APPENDS_MAX {
+            let tries = engine.reserve.tries();
+            match self.try_append(log) {
+                Err(AppendError::Full) => {}
+                done => return done,
+            }
+            match engine.reserve.give_way(tries) {
+                GaveWay::Stopped => {}
+                GaveWay::Freed => {
+                    // So that it tries more often now. While the store closes nobody listens.
+                    let _ = engine.keeper.send(KeeperMessage::Trimmed);
+                    // The room is for what helps to make more.
+                    if self.group.totals().records > 0 {
+                        break;
+                    }
+                }
+                GaveWay::Nothing => break,
+            }
+        }
+        Err(AppendError::Full)
+    }
+
+    fn try_append(&mut self, log: &mut LogWriter) -> Result<u64, AppendError> {
         let engine = &self.engine;
         if let Some(rolled) = log.make_room(self.group.buffer.len() as u64, self.group.last)? {
             engine.view.rolled(rolled.end, rolled.next, log.len);
@@ -204,6 +255,7 @@ impl Writer {
         engine
             .view
             .publish(chunk, log.totals, || engine.tables.committed(committed));
+        engine.reserve.committed();
         self.group.remember(&mut self.dedup);
         self.group.tell(None);
         engine.wake_tails();

@@ -259,8 +259,11 @@ impl Files for FaultyFiles {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.check(Operation::Remove).map_err(told)?;
-        let removed = lock(&self.shared.state).files.remove(path);
-        removed.map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let mut state = lock(&self.shared.state);
+        let removed = state.files.remove(path).ok_or(io::ErrorKind::NotFound)?;
+        let freed = lock(&removed).bytes.len();
+        state.room = state.room.map(|room| room + freed);
+        Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {

@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf, sync::Arc, time::Instant};
 
 use broker_core::{Timestamp, store::Sequence};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::{
     frame::Seed,
@@ -51,7 +51,8 @@ pub(crate) struct LogWriter {
     pub(crate) last: Timestamp,
     /// The name of the segment may not be on stable storage.
     pub(crate) dir_dirty: bool,
-    /// The next segment could not be begun. Its file may still be there after a crash, so this one must not go on.
+    /// This segment must not go on: because the next could not be begun, whose file may still be there after a crash,
+    /// or because this one is to be dropped soon.
     pub(crate) roll_due: bool,
     pub(crate) failed: Option<Box<str>>,
 }
@@ -100,6 +101,11 @@ impl LogWriter {
         }))
     }
 
+    /// What comes next goes into another segment, so that this one can be dropped whole.
+    pub(crate) fn end_segment(&mut self) {
+        self.roll_due |= self.next > self.segment.base;
+    }
+
     /// Appends a group of frames, and syncs it.
     pub(crate) fn append(&mut self, group: &[u8]) -> Result<(), AppendError> {
         if let Some(why) = &self.failed {
@@ -114,9 +120,6 @@ impl LogWriter {
         self.len += group.len() as u64;
         add(&self.stats.bytes_appended, group.len() as u64);
         add(&self.stats.log_bytes, group.len() as u64);
-        if self.stats.set_state(State::Ok) == State::Full {
-            info!("there is room again: the store takes commits");
-        }
         Ok(())
     }
 

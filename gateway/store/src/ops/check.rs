@@ -15,6 +15,7 @@ use crate::{
     files::{Files, RealFiles},
     log::{frame::Seed, segment::segment_base},
     options::OpenError,
+    reserve,
     tables::EntryTree,
 };
 
@@ -56,6 +57,10 @@ pub fn check(dir: &Path, repair: bool, tell: Tell<'_>) -> Result<CheckReport, Op
     Ok(check.report)
 }
 
+fn is_empty(path: &Path) -> std::io::Result<bool> {
+    Ok(path.metadata()?.len() == 0)
+}
+
 struct Check<'a> {
     log_dir: PathBuf,
     tables_dir: PathBuf,
@@ -86,6 +91,11 @@ impl Check<'_> {
                 let advice = "remove it when the node works as it should";
                 self.report
                     .add(Severity::Note, &path, "tables that a repair moved aside", advice);
+            } else if name == reserve::NAME && is_empty(&path).map_err(OpsError::io("examine", &path))? {
+                let what =
+                    "the file system was full: messages are refused until there is room for this file again";
+                let advice = "make room, or let sessions take what is stored for them";
+                self.report.add(Severity::Note, &path, what, advice);
             }
         }
         Ok(())

@@ -114,7 +114,10 @@ fn open_directory(dir: &Path) -> Result<Directory, OpsError> {
 /// Opens a store that must be there.
 fn open_store(dir: &Path) -> Result<Store, OpsError> {
     open_directory(dir)?;
-    Ok(Store::open(Options::new(dir))?)
+    let mut options = Options::new(dir);
+    // What only looks needs no room.
+    options.reserve_bytes = Some(0);
+    Ok(Store::open(options)?)
 }
 
 /// Gives every commit of an open store to `each`, over what is damaged.

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 fn options(dir: &Path, files: &FaultyFiles) -> Options {
     let mut options = Options::new(dir);
+    options.reserve_bytes = Some(0);
     options.files = Arc::new(files.clone());
     options.segment_bytes = 8 << 10;
     options

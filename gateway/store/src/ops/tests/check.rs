@@ -171,3 +171,17 @@ fn index_files_are_compared_and_made_again() {
     assert!(!stray.exists());
     assert_eq!(check_prefix(dir.path()), 400);
 }
+
+#[test]
+fn a_reserve_that_was_given_up_is_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 10);
+    let reserve = dir.path().join("reserve");
+    for (bytes, findings) in [(vec![1; 100], 0), (vec![], 1)] {
+        fs::write(&reserve, bytes).unwrap();
+        let report = check(dir.path(), true, &mut |_| {}).unwrap();
+        let found = report.findings.iter().filter(|finding| finding.path == reserve);
+        assert_eq!(found.count(), findings, "{report}");
+        assert!(report.worst <= Some(Severity::Note), "{report}");
+    }
+}
