@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     ClientId, ClientInfo, PacketId, Timestamp, Will,
+    filter_index::FilterId,
     shard::Ticket,
     store::{
         Interest, Sequence,
@@ -32,6 +33,11 @@ pub(crate) struct Stored {
     pub(crate) settled_from: Sequence,
     /// Subscriptions whose place is not known yet.
     pub(crate) unsettled: u32,
+    /// Of them, those whose retained messages were all sent: their entries are written again once it is.
+    pub(crate) replayed: Vec<FilterId>,
+    /// Numbers of retained messages that it got at once, as subscriptions of others did, and that stand in the
+    /// journal too.
+    pub(crate) had: BTreeSet<u64>,
     /// What it reads, until its subscriptions change.
     pub(crate) interest: Option<Arc<Interest>>,
     /// Something has changed that the store will be told later.
@@ -119,7 +125,23 @@ impl Dormant {
     }
 }
 
+/// If there are more, the first of them may come twice.
+const HAD_MAX: usize = 1024;
+
 impl Stored {
+    /// A message that stands in the journal, or will, was sent without waiting for that.
+    pub(crate) fn note_had(&mut self, message_id: u64) {
+        if self.had.len() == HAD_MAX {
+            self.had.pop_first();
+        }
+        self.had.insert(message_id);
+    }
+
+    /// True once for each message noted.
+    pub(crate) fn take_had(&mut self, message_id: u64) -> bool {
+        !self.had.is_empty() && self.had.remove(&message_id)
+    }
+
     /// A page up to `next` has come. `at_end`: there was nothing behind it. Then the session is up to date unless the
     /// tail, which has come to `tail` meanwhile, had something for it that stands behind the page.
     pub(crate) fn has_read(&mut self, next: Sequence, at_end: bool, tail: Sequence) {

@@ -36,6 +36,8 @@ impl Shard {
             complete: BTreeSet::new(),
             settled_from: Sequence::FIRST,
             unsettled: 0,
+            replayed: Vec::new(),
+            had: BTreeSet::new(),
             interest: None,
             is_dirty: false,
             cursor: None,
@@ -142,6 +144,8 @@ impl Shard {
                     .count(),
             )
             .expect("fewer than 2^32 subscriptions"),
+            replayed: Vec::new(),
+            had: BTreeSet::new(),
             interest: None,
             is_dirty: false,
             cursor: None,

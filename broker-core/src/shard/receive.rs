@@ -38,7 +38,12 @@ impl Shard {
         let upgrade = self.common.config.mqtt.upgrade_qos;
         for receiver in receivers.drain(..) {
             let item = receiver.item(message, upgrade, Some(sequence));
-            if receiver.durable && item.qos > QoS::AtMostOnce {
+            let had_it = message.retain()
+                && self
+                    .online_mut(receiver.session)
+                    .and_then(|session| session.stored.as_mut())
+                    .is_some_and(|stored| stored.take_had(message.id()));
+            if receiver.durable && item.qos > QoS::AtMostOnce && !had_it {
                 self.deliver_stored(now, receiver.session, item);
             }
         }
@@ -99,9 +104,19 @@ impl Shard {
         let upgrade = self.common.config.mqtt.upgrade_qos;
         for receiver in receivers.drain(..) {
             let item = receiver.item(message, upgrade, None);
-            if !(is_stored && receiver.durable && item.qos > QoS::AtMostOnce) {
-                self.deliver(now, receiver.session, item);
+            let may_be_stored = receiver.durable && item.qos > QoS::AtMostOnce;
+            if is_stored && may_be_stored {
+                continue;
             }
+            if may_be_stored
+                && message.retain()
+                && let Some(session) = self.online_mut(receiver.session)
+                && let Some(stored) = &mut session.stored
+            {
+                // It was published where nobody knew of the subscription yet. Retained, it is in the journal nevertheless.
+                stored.note_had(message.id());
+            }
+            self.deliver(now, receiver.session, item);
         }
         self.receivers = std::mem::take(receivers);
     }

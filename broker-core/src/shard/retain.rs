@@ -332,9 +332,18 @@ impl Shard {
 
     /// The store need not start it over any more.
     fn replay_done(&mut self, key: SessionKey, filter: &str) {
-        if let Some(route) = self.index.find(filter) {
-            self.store_subscription(key, route, None, false, false);
+        let Some(route) = self.index.find(filter) else {
+            return;
+        };
+        let session = self.session_mut(key);
+        let subscription = session.subscriptions.get(route, None);
+        if let Some(stored) = &mut session.stored
+            && subscription.is_some_and(|one| one.since == Sequence::END)
+        {
+            // Its entry is on its way, and tells its place by where it stands.
+            return stored.replayed.push(route);
         }
+        self.store_subscription(key, route, None, false, false);
     }
 
     /// The last of the replays that may ask has its turn to do so.

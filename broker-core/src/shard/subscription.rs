@@ -312,11 +312,17 @@ impl Shard {
             }
             None => false,
         };
+        let mut is_replayed = false;
         match tenant {
             Tenant::Online(session) => {
                 if let Some(stored) = &mut session.stored {
                     stored.unsettled = stored.unsettled.saturating_sub(1);
                     stored.settled_from = stored.settled_from.max(since);
+                    if group.is_none() {
+                        let before = stored.replayed.len();
+                        stored.replayed.retain(|replayed| *replayed != route);
+                        is_replayed = stored.replayed.len() < before;
+                    }
                 }
                 if is_new && group.is_none() {
                     // From here on what is published reaches it as it is published.
@@ -326,6 +332,9 @@ impl Shard {
                 self.ready.push_back(key);
             }
             Tenant::Dormant(_) | Tenant::Ending(_) => {}
+        }
+        if is_replayed {
+            self.store_subscription(key, route, None, false, false);
         }
     }
 

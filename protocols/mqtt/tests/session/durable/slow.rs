@@ -140,3 +140,23 @@ fn the_limit_of_the_queue_holds_for_a_backlog() {
     let (_, packets) = net.backlog("r");
     assert_eq!(payloads(&packets), ["8", "9", "10", "11", "12"]);
 }
+
+#[test]
+fn a_subscription_begins_with_its_commit_also_after_a_crash() {
+    let mut net = durable();
+    net.leave_session("other", &[("t", Q1)]);
+    let writer = net.client(V4, "w");
+    let reader = net.connect(kept(V5, "r"));
+    net.hold_commits();
+    net.send(writer, Packet::Publish(acked("t", "old", Q1, 1)));
+    net.send(reader, subscribe(1, &[sub("t", Q1)]));
+    net.expect_nothing(reader);
+    net.commit();
+    net.expect(writer, puback(1));
+    net.expect(reader, suback(1, &[ReasonCode::GrantedQoS1]));
+    net.deliver(writer, acked("t", "new", Q1, 2));
+    assert_eq!(payloads(&net.take(reader)), ["new"]);
+    net.crash();
+    let (_, packets) = net.backlog("r");
+    assert_eq!(payloads(&packets), ["new"]);
+}
