@@ -65,11 +65,17 @@ impl Shard {
         self.published += 1;
         let number = self.published;
         let (sessions, metrics) = (&mut self.sessions, &self.metrics);
+        // Its publisher may be a client of this shard though it comes from another: a delayed message does, after a
+        // start with another number of shards.
+        let publisher_id = &message.origin().client_id;
         self.index.for_each_match(message.topic(), |id, route| {
             each(id, route);
             route.subscribers.for_each(|subscriber| {
                 // [MQTT-3.8.3-3]
-                if subscriber.options.no_local && publisher == Some(subscriber.session) {
+                if subscriber.options.no_local
+                    && (publisher == Some(subscriber.session)
+                        || sessions[subscriber.session.0 as usize].client_id() == publisher_id)
+                {
                     metrics.delivery_dropped.inc();
                     metrics.delivery_dropped_no_local.inc();
                     return;
