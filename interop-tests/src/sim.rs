@@ -145,12 +145,18 @@ impl Node {
         entries(&self.store, self.now)
     }
 
-    /// Where the journal ends.
-    pub fn journal_end(&self) -> Sequence {
+    /// Records of the journal from a place on, of the first thousand.
+    pub fn records_from(&self, from: Sequence) -> usize {
         let mut journal = self.store.journal();
-        journal.submit(self.now, &mut VecDeque::from([(Ticket(0), JournalRequest::Head)]));
+        let page = Page {
+            items_max: NonZeroU16::new(1000).expect("a thousand"),
+            bytes_max: usize::MAX,
+        };
+        let wait = false;
+        let request = JournalRequest::Tail { from, page, wait };
+        journal.submit(self.now, &mut VecDeque::from([(Ticket(0), request)]));
         match journal.poll(self.now, Waker::noop()) {
-            Some((_, Ok(JournalReply::Head(extent)))) => extent.next,
+            Some((_, Ok(JournalReply::Records { records, .. }))) => records.len(),
             other => panic!("memory answers at once, not {other:?}"),
         }
     }

@@ -19,27 +19,9 @@ impl Reference {
             let result = self.sessions[at].repeat(delivery, number);
             return result.map_err(|what| format!("{link:?}: {what}: number {number}, {delivery:?}"));
         }
-        if delivery.qos > QoS::AtMostOnce {
-            let session = &self.sessions[at];
-            // What waits for the store may come later.
-            let is_free = |id: u16| session.inflight.iter().all(|entry| entry.id != id);
-            let is_right = match delivery.packet_id.map(PacketId::get) {
-                Some(id) if session.is_stored => is_free(id),
-                id => id == Some(session.free_id()),
-            };
-            if !is_right {
-                return Err(context(&format!(
-                    "the next packet identifier is {}",
-                    session.free_id()
-                )));
-            }
-            if session.has_unsent() {
-                return Err(context("it overtakes what has to be repeated"));
-            }
-            if session.sent() >= usize::from(session.window) {
-                return Err(context("the window is closed"));
-            }
-        }
+        self.sessions[at]
+            .may_get(delivery)
+            .map_err(|what| context(&what))?;
         let mut ids = delivery.subscription_ids.to_vec();
         ids.sort_unstable();
         let replayed = self.sessions[at].replayed_copy(&self.retained, delivery, &ids);
@@ -284,6 +266,29 @@ impl Session {
             queued: false,
             is_loose: false,
         })
+    }
+
+    /// A new message may come now, under this packet identifier.
+    fn may_get(&self, delivery: &Delivery) -> Judgement {
+        if delivery.qos == QoS::AtMostOnce {
+            return Ok(());
+        }
+        // Of a stored session what waits for the store may come later than others.
+        let is_free = |id: u16| self.inflight.iter().all(|entry| entry.id != id);
+        let is_right = match delivery.packet_id.map(PacketId::get) {
+            Some(id) if self.is_stored => is_free(id),
+            id => id == Some(self.free_id()),
+        };
+        if !is_right {
+            return Err(format!("the next packet identifier is {}", self.free_id()));
+        }
+        if self.has_unsent() {
+            return Err("it overtakes what has to be repeated".to_owned());
+        }
+        if self.sent() >= usize::from(self.window) {
+            return Err("the window is closed".to_owned());
+        }
+        Ok(())
     }
 
     /// Counted up, and never one that is in use [MQTT-2.2.1-3].

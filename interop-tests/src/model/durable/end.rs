@@ -237,12 +237,9 @@ impl Durable {
         }
         for shard in self.node.shards() {
             let low = shard.stats().journal_low();
-            if low < self.node.journal_end() {
-                return Err(format!(
-                    "{:?} needs the journal from {low:?}, which ends at {:?}",
-                    shard.id(),
-                    self.node.journal_end()
-                ));
+            let needed = self.node.records_from(low);
+            if needed > 0 {
+                return Err(format!("{:?} needs {needed} records from {low:?} on", shard.id()));
             }
         }
         Ok(())
