@@ -1,5 +1,6 @@
 //! One shard with a store whose answers come late, or fail, or say no more than they must.
 
+mod forwarded;
 mod limits;
 
 use std::{collections::VecDeque, num::NonZeroU16, sync::Arc, task::Waker};
