@@ -264,8 +264,9 @@ impl Durable {
             let covered = subscriptions.covered(filter, |_| true);
             covered.is_some_and(|since| since < note.begin)
         });
-        // What was refused, or lost with its connection, comes later.
-        if !is_known || (note.attempts > 1 && self.faulty_at.is_some()) {
+        // What was refused, or cut by a limit, comes later if it is sent again.
+        let may_be_late = self.faulty_at.is_some() || self.config.mqtt.max_mqueue_len > 0;
+        if !is_known || (note.attempts > 1 && may_be_late) {
             return Ok(());
         }
         let key = (note.publisher, note.topic.clone(), delivery.qos);
