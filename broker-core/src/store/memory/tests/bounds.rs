@@ -73,7 +73,17 @@ fn a_failed_commit_takes_along_what_was_submitted_behind_it() {
     let store = MemoryStore::new(LIMITS);
     let (mut journal, mut other) = (store.journal(), store.journal());
     fill(&mut journal, 900);
-    let [large, small] = [900, 1].map(|bytes| append("topic", bytes, None));
+    let upto = Sequence::FIRST.next();
+    ask(&mut journal, NOW, JournalRequest::Trim { upto }).unwrap();
+    let small = append("topic", 1, None);
+    let JournalRequest::Commit { records, .. } = append("topic", 900, None) else {
+        panic!("a commit");
+    };
+    let large = JournalRequest::Commit {
+        records: vec![records[0].clone(); 3],
+        writes: vec![],
+        dedup: None,
+    };
     let mut requests = VecDeque::new();
     for (ticket, request) in [
         (1, large.clone()),
