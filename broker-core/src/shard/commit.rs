@@ -224,22 +224,33 @@ impl Shard {
             return;
         }
         self.commits.retry_at = None;
-        let ticket = Ticket(self.next_number());
-        let commits = &mut self.commits;
-        let mut commit = std::mem::take(&mut commits.open);
-        commit.ticket = Some(ticket);
-        if !commits.redo.is_empty() {
-            let redo = std::mem::take(&mut commits.redo).into_iter();
+        if !self.commits.redo.is_empty() {
+            // By itself: a store that is full takes entries longer than messages. If it fails, so does the next.
+            let redo = std::mem::take(&mut self.commits.redo).into_iter();
             let redo = redo.map(|(key, value)| Write { key, value });
-            commit.writes = redo.chain(commit.writes).collect();
+            let commit = Commit {
+                writes: redo.collect(),
+                ..Commit::default()
+            };
+            self.request_commit(commit, Vec::new());
         }
+        if self.commits.has_open() {
+            let commit = std::mem::take(&mut self.commits.open);
+            let records = std::mem::take(&mut self.commits.records);
+            self.request_commit(commit, records);
+        }
+    }
+
+    fn request_commit(&mut self, mut commit: Commit, records: Vec<NewRecord>) {
+        let ticket = Ticket(self.next_number());
+        commit.ticket = Some(ticket);
         let request = JournalRequest::Commit {
-            records: std::mem::take(&mut commits.records),
+            records,
             writes: commit.writes.clone(),
             dedup: None,
         };
-        commits.under_way.push_back(commit);
-        commits.requests.push_back((ticket, request));
+        self.commits.under_way.push_back(commit);
+        self.commits.requests.push_back((ticket, request));
     }
 
     /// Asks the store for something other than a commit.
