@@ -195,14 +195,22 @@ impl Durable {
     ) -> Result<(), String> {
         let is_shared = !key.0.is_empty();
         let crashes = self.ledger.crashes;
-        let is_settled = self.is_settled(at, note);
+        let is_settled = if is_shared {
+            self.is_group_settled(&key.0, note)
+        } else {
+            self.is_settled(at, note)
+        };
         let client = &mut self.clients[at];
-        let mut most = note.attempts;
+        // What is delivered at QoS 0 waits for nothing.
+        let mut most = match delivery.qos {
+            QoS::AtMostOnce => note.attempts,
+            _ => note.copies(),
+        };
         if note.retain {
             most += client.replays;
         }
         // By a subscription that was there before, and by one that was just made and is known after a crash.
-        most += u32::from(!is_settled && !is_shared);
+        most += u32::from(!is_settled);
         let got = client.got.entry(key.clone()).or_default();
         let is_first = got.count == 0;
         got.count += 1;
@@ -237,7 +245,7 @@ impl Durable {
                 qos: delivery.qos,
                 is_persistent: client.expiry > 0,
             };
-            return self.share(note, key, taker);
+            return self.share(note, key, taker, is_settled);
         }
         let is_ordered = note.kind == Kind::Plain && !RETAINED.contains(&&*note.topic);
         if is_first && is_ordered {
@@ -255,6 +263,17 @@ impl Durable {
                 .iter()
                 .all(|change| change.known.is_some_and(|known| known < note.begin))
         })
+    }
+
+    /// No member was about to join, to leave or to change its subscription: with a persistent one the group begins to
+    /// read the journal, without it goes on.
+    fn is_group_settled(&self, group: &str, note: &Note) -> bool {
+        let tick = self.ledger.tick;
+        let mut changes = self
+            .clients
+            .iter()
+            .flat_map(|client| client.subscriptions.possible(group, note.begin, tick));
+        changes.all(|change| change.known.is_some_and(|known| known < note.begin))
     }
 
     /// First arrivals are in the order of publisher, topic and QoS, once the subscription was known to be there.
@@ -278,13 +297,19 @@ impl Durable {
     }
 
     /// One member of a group gets it, another only as a repetition; of QoS 2 nobody else, if the member's session lasts.
-    fn share(&mut self, note: &Note, key: &(String, u64), taker: Taker) -> Result<(), String> {
+    fn share(
+        &mut self,
+        note: &Note,
+        key: &(String, u64),
+        taker: Taker,
+        is_settled: bool,
+    ) -> Result<(), String> {
         let takers = self.takers.entry(key.clone()).or_default();
         takers.push(taker);
         let is_for_good = |taker: &&Taker| taker.qos == QoS::ExactlyOnce && taker.is_persistent;
         let count = takers.iter().filter(is_for_good).count();
         let is_once = note.qos == QoS::ExactlyOnce && takers.iter().all(|taker| taker.is_persistent);
-        if is_once && count > note.attempts as usize {
+        if is_settled && is_once && count > 1 {
             let clients: Vec<usize> = takers.iter().map(|taker| taker.client).collect();
             return Err(format!("members {clients:?} of {} got it: {note:?}", key.0));
         }

@@ -49,6 +49,16 @@ pub(super) enum Fate {
     Published,
 }
 
+impl Note {
+    /// How often it may be published: QoS 2 once, however often it was sent.
+    pub(super) fn copies(&self) -> u32 {
+        match self.qos {
+            QoS::ExactlyOnce => 1,
+            _ => self.attempts,
+        }
+    }
+}
+
 /// All messages of a run. Ticks count everything that clients do and hear.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {

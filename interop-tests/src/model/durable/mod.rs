@@ -22,7 +22,10 @@ mod ledger;
 mod steps;
 mod subscriptions;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use broker_core::{Config, LinkId, QoS, Request, SharedStrategy, Timestamp, store::Fault};
 
@@ -124,6 +127,10 @@ fn choose(random: &mut Random) -> (World, Config) {
     mqtt.max_mqueue_len = [0, 0, 0, 3, 300][random.below(5)];
     mqtt.max_awaiting_rel = 100;
     mqtt.upgrade_qos = random.chance(15);
+    if random.chance(20) {
+        let ranks = [("a", 3), ("b/c", 1)].map(|(topic, rank)| (topic.into(), rank));
+        mqtt.mqueue_priorities = Arc::new(BTreeMap::from(ranks));
+    }
     mqtt.session_expiry_interval = std::time::Duration::from_secs(u64::from(u32::MAX));
     (world, config)
 }
