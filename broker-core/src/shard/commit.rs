@@ -151,8 +151,10 @@ impl Shard {
             Value::PutRecord(_) | Value::Delete => 0,
         };
         self.commits.grow(bytes + size_of::<Write>() + 64);
+        // What fails with its message stands until then, so the store has to know of it.
+        let replaces = !matches!(name, Name::Delayed(..));
         let key = name.key();
-        if !self.commits.redo.is_empty() {
+        if replaces && !self.commits.redo.is_empty() {
             self.commits.redo.remove(&key);
         }
         self.commits.open.writes.push(Write { key, value });

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::{
     Message, ReasonCode, ShardId, Timestamp,
-    store::format::{DelayedEntry, Name, encode_message},
+    store::{
+        Value,
+        format::{DelayedEntry, Name, encode_message},
+    },
     topic,
 };
 
@@ -158,12 +161,21 @@ impl Shard {
 
     /// It could not be committed, and its publisher is told so.
     pub(super) fn keep_no_longer(&mut self, at: Timestamp, number: u64) {
+        self.commits
+            .redo
+            .remove(&Name::Delayed(at.as_millis(), number).key());
         self.delayed.messages.remove(&(at, number));
         self.stats.delayed.set(self.delayed.messages.len() as u64);
     }
 
-    /// What was due could not be committed: it is due again, a little later.
+    /// What was due could not be committed: it is due again, a little later. The entry that a Will came from is to be
+    /// written without it: with that it gets one of its own.
     pub(super) fn delay_again(&mut self, now: Timestamp, named: Timestamp, number: u64, message: Message) {
+        let entry = DelayedEntry {
+            record: encode_message(&message),
+        };
+        let key = Name::Delayed(named.as_millis(), number).key();
+        self.commits.redo.insert(key, Value::Put(entry.encode()));
         let waiting = Waiting {
             message,
             named,

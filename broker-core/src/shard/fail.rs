@@ -41,10 +41,12 @@ impl Shard {
                 Value::PutRecord(_) => false,
                 Value::Delete => true,
             };
-            let stands = !matches!(
-                Name::parse(&key),
-                Some(Name::Received(..) | Name::Delayed(..) | Name::Retained(_)) | None
-            );
+            let stands = match Name::parse(&key) {
+                Some(Name::Received(..) | Name::Retained(_)) | None => false,
+                // Removed by the commit that publishes it, and not before.
+                Some(Name::Delayed(..)) => matches!(value, Value::Put(_)),
+                Some(_) => true,
+            };
             if is_small && stands && !later.contains(&key) {
                 commits.redo.insert(key, value);
             }

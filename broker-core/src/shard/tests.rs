@@ -34,6 +34,8 @@ struct Rig {
     reads: usize,
     /// Commits fail.
     is_full: bool,
+    /// Commits with messages fail.
+    is_short: bool,
 }
 
 impl Rig {
@@ -64,6 +66,7 @@ impl Rig {
             faults: 0,
             reads: 0,
             is_full: false,
+            is_short: false,
         };
         rig.start();
         rig
@@ -137,7 +140,9 @@ impl Rig {
             JournalRequest::Read { .. } | JournalRequest::Fetch(_) if self.is_slow => {
                 return self.slow.push_back((ticket, request));
             }
-            JournalRequest::Commit { .. } if self.is_full => {
+            JournalRequest::Commit { records, .. }
+                if self.is_full || (self.is_short && !records.is_empty()) =>
+            {
                 let fault = JournalError::Fault(Fault::Full);
                 return self.shard.handle_stored(self.now, ticket, Err(fault));
             }
@@ -189,6 +194,28 @@ impl Rig {
         let connect = Connect {
             session_expiry_interval: expiry,
             clean_start: false,
+            ..Connect::plain(client)
+        };
+        self.request(link, Request::Connect(Box::new(connect)));
+        link
+    }
+
+    /// Another, whose Will `w` on `t` waits for so many seconds.
+    fn connect_with_will(&mut self, client: &str, expiry: u32, delay: u32) -> LinkId {
+        self.links += 1;
+        let link = LinkId(self.links);
+        let connect = Connect {
+            session_expiry_interval: expiry,
+            clean_start: false,
+            will: Some(crate::Will {
+                topic: "t".to_owned(),
+                payload: b"w".to_vec(),
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                delay_interval: delay,
+                expiry_interval: None,
+                properties: Vec::new(),
+            }),
             ..Connect::plain(client)
         };
         self.request(link, Request::Connect(Box::new(connect)));
@@ -477,21 +504,7 @@ fn a_will_that_the_store_does_not_take_is_not_lost() {
     let mut rig = Rig::new();
     let link = rig.connect("s", 60);
     rig.subscribe(link, "t", QoS::AtLeastOnce);
-    rig.links += 1;
-    let doomed = LinkId(rig.links);
-    let connect = Connect {
-        will: Some(crate::Will {
-            topic: "t".to_owned(),
-            payload: b"w".to_vec(),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            delay_interval: 0,
-            expiry_interval: None,
-            properties: Vec::new(),
-        }),
-        ..Connect::plain("doomed")
-    };
-    rig.request(doomed, Request::Connect(Box::new(connect)));
+    let doomed = rig.connect_with_will("doomed", 0, 0);
     rig.is_full = true;
     rig.lose(doomed);
     rig.pass(1000);
@@ -499,6 +512,29 @@ fn a_will_that_the_store_does_not_take_is_not_lost() {
     rig.pass(1000);
     rig.pass(1000);
     assert_eq!(rig.drain(link, QoS::AtLeastOnce), ["w"]);
+}
+
+#[test]
+fn a_will_that_the_store_does_not_take_is_not_lost_in_a_crash() {
+    for is_back in [false, true] {
+        let mut rig = Rig::new();
+        let link = rig.connect("s", 60);
+        rig.subscribe(link, "t", QoS::AtLeastOnce);
+        let doomed = rig.connect_with_will("doomed", 60, 1);
+        rig.lose(doomed);
+        rig.is_short = true;
+        for _ in 0..3 {
+            rig.pass(1500);
+        }
+        if is_back {
+            rig.connect("doomed", 60);
+        }
+        rig.is_short = false;
+        rig.crash();
+        rig.pass(1000);
+        let link = rig.connect("s", 60);
+        assert_eq!(rig.drain(link, QoS::AtLeastOnce), ["w"], "{is_back}");
+    }
 }
 
 #[test]
