@@ -228,12 +228,14 @@ impl Shard {
         self.commits.retry_at = None;
         if !self.commits.redo.is_empty() {
             // By itself: a store that is full takes entries longer than messages. If it fails, so does the next.
-            let redo = std::mem::take(&mut self.commits.redo).into_iter();
-            let redo = redo.map(|(key, value)| Write { key, value });
-            let commit = Commit {
-                writes: redo.collect(),
-                ..Commit::default()
-            };
+            let mut commit = Commit::default();
+            for (key, value) in std::mem::take(&mut self.commits.redo) {
+                if let (Some(Name::Session(token)), Value::Delete) = (Name::parse(&key), &value) {
+                    *self.commits.removing.entry(token).or_default() += 1;
+                    commit.held.push(Held::Removed(token));
+                }
+                commit.writes.push(Write { key, value });
+            }
             self.request_commit(commit, Vec::new());
         }
         if self.commits.has_open() {
