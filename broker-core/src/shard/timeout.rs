@@ -12,6 +12,9 @@ use super::Shard;
 /// Deadlines acted on before the worker has its turn again.
 const SLICE: usize = 1024;
 
+/// What the end of a session counts for among them: its routes and entries go, too.
+const ENDING: usize = 15;
+
 /// Timers of sessions that have ended, or that an earlier one has replaced, which are not worth being sought out.
 const STALE: usize = 1024;
 
@@ -80,7 +83,11 @@ impl Shard {
         match due {
             Due::Session => {
                 if let Some(key) = self.timers.pop_due(now) {
+                    let sessions = self.sessions.len();
                     self.session_due(now, key);
+                    if self.sessions.len() < sessions {
+                        self.timeouts = self.timeouts.saturating_sub(ENDING);
+                    }
                 }
             }
             Due::Delayed => self.delayed_due(now),
