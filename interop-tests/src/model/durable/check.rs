@@ -115,8 +115,9 @@ impl Durable {
         let tick = self.ledger.tick;
         let is_own = note.publisher == at;
         let subscriptions = &self.clients[at].subscriptions;
-        // Retained messages may be older than the subscription.
-        let until = if note.retain && delivery.retain {
+        // Retained messages may be older than the subscription; a Will whose end could not be stored comes late.
+        let is_cancelled = note.kind == Kind::Will(Fate::Never);
+        let until = if (note.retain && delivery.retain) || is_cancelled {
             tick
         } else {
             note.end.min(tick)
