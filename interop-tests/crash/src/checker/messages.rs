@@ -8,7 +8,7 @@ use super::{Violation, Walk, is_shared};
 
 /// Milliseconds by which a deadline may be early: the broker counts from the beginning of the turn in which it read the
 /// message, and a turn may last on a busy machine.
-const ROUNDING: u32 = 100;
+const ROUNDING: u32 = 250;
 
 /// Whether subscribers have to get a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
