@@ -107,7 +107,7 @@ fn choose(random: &mut Random) -> (World, Config) {
         is_strict: random.chance(40),
         has_faults: random.chance(25),
         is_long: random.chance(15),
-        payload: if random.chance(4) { 200_000 } else { 10 },
+        payload: if random.chance(4) { 300_000 } else { 10 },
     };
     let mut config = Config {
         shared_strategy: [

@@ -78,6 +78,8 @@ impl Durable {
             26..=31 => self.unsubscribe(at, link),
             32..=50 => self.acknowledge(at, link),
             51..=53 if self.world.is_long => self.burst(at, link)?,
+            // More waits for the store than it should.
+            54..=63 if self.is_stalled && self.world.payload > 1000 => self.burst(at, link)?,
             _ => self.publish(at, link),
         }
         self.events()
