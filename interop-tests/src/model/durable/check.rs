@@ -69,6 +69,9 @@ impl Durable {
                         return Err(context(format!("{id:?} comes again without DUP")));
                     }
                     Some(_) => {}
+                    None if !self.goes_on(at, id.get()) => {
+                        return Err(context(format!("{id:?} has been used before")));
+                    }
                     None => self.count(at, link, &note, &key, delivery).map_err(context)?,
                 }
                 self.owe(at, link, Request::PubRec(id, ReasonCode::Success), None);
@@ -76,6 +79,12 @@ impl Durable {
             }
             (qos, id) => Err(context(format!("{qos:?} with {id:?}"))),
         }
+    }
+
+    /// Identifiers of QoS 2 count up, also across a crash.
+    fn goes_on(&mut self, at: usize, id: u16) -> bool {
+        let last = self.clients[at].last_exact.replace(id);
+        last.is_none_or(|last| (1..0x8000).contains(&id.wrapping_sub(last)))
     }
 
     /// Not before its time, and no Will that is not to be published.

@@ -114,6 +114,8 @@ pub(super) struct Client {
     pub(super) publishing: VecDeque<Publishing>,
     /// QoS 2 deliveries that are not released.
     pub(super) receiving: BTreeMap<u16, u64>,
+    /// The packet identifier of the last message that came first at QoS 2.
+    pub(super) last_exact: Option<u16>,
     /// Deliveries on this connection that the client has not acknowledged in full.
     pub(super) unacked: BTreeMap<u16, u64>,
     /// Answers that it owes, with the message if it is a PUBACK.
@@ -151,6 +153,7 @@ impl Client {
             asking: BTreeMap::new(),
             publishing: VecDeque::new(),
             receiving: BTreeMap::new(),
+            last_exact: None,
             unacked: BTreeMap::new(),
             owed: VecDeque::new(),
             got: BTreeMap::new(),
@@ -191,6 +194,7 @@ impl Client {
         self.subscriptions.clear();
         self.publishing.clear();
         self.receiving.clear();
+        self.last_exact = None;
         self.got.clear();
         self.last.clear();
         self.replays = 0;
