@@ -7,6 +7,7 @@
 pub mod admission;
 mod client;
 mod config;
+mod endpoint;
 pub mod filter_index;
 pub mod hooks;
 mod ids;
@@ -26,12 +27,13 @@ pub mod topic;
 
 pub use client::{CertificateInfo, ClientInfo, ConnectionInfo};
 pub use config::{Config, DefaultPriority, DenyAction, DenyCode, MqttConfig, Redirect, SharedStrategy};
+pub use endpoint::{Addressed, Destination, Endpoint, Identity, Remote, Stranger, Transmit, Verdict};
 pub use ids::{ClientId, LinkId, PacketId, QoS, ShardId};
 pub use message::{Message, MessageParts, Properties, PropertiesBuilder, Property};
 pub use peer::{Close, Effects, Outbox, Peer};
 pub use reason::ReasonCode;
 pub use request::{
-    AuthData, Closing, Connect, Connected, Delivery, Disconnect, DisconnectCause, Event, Publish, Request,
-    RetainHandling, Subscribe, SubscribeOptions, SubscriptionIds, Unsubscribe, Will,
+    AuthData, Closing, Connect, Connected, Delivery, Disconnect, DisconnectCause, Event, NOTES_BYTES_MAX,
+    Publish, Request, RetainHandling, Subscribe, SubscribeOptions, SubscriptionIds, Unsubscribe, Will,
 };
 pub use time::Timestamp;

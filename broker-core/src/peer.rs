@@ -119,6 +119,34 @@ impl Outbox {
         self.len += self.tail.len() - before;
     }
 
+    /// Appends one datagram, as `write` appends it to the buffer it is given. An outbox holds either datagrams, each
+    /// with its length before it, or the bytes of a stream. One that would be longer than 65 535 bytes is left out.
+    pub fn put_datagram(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        let start = self.tail.len();
+        self.tail.extend_from_slice(&[0; 2]);
+        write(&mut self.tail);
+        match u16::try_from(self.tail.len() - start - 2) {
+            Ok(len) => {
+                self.tail[start..start + 2].copy_from_slice(&len.to_be_bytes());
+                self.len += self.tail.len() - start;
+            }
+            Err(_) => self.tail.truncate(start),
+        }
+    }
+
+    /// The first datagram that waits, without its length. [`Outbox::pop_datagram`] removes it.
+    pub fn datagram(&self) -> Option<&[u8]> {
+        let (len, rest) = self.tail.split_first_chunk()?;
+        rest.get(..usize::from(u16::from_be_bytes(*len)))
+    }
+
+    /// Removes the first datagram: it is sent.
+    pub fn pop_datagram(&mut self) {
+        if let Some(len) = self.datagram().map(<[u8]>::len) {
+            self.advance(len + 2);
+        }
+    }
+
     /// Appends the payload of `message`: a copy if it is small, a reference if it is large.
     pub fn put_payload(&mut self, message: &Message) {
         let payload = message.payload();
@@ -193,6 +221,22 @@ mod tests {
 
     use super::*;
     use crate::{ClientInfo, MessageParts};
+
+    #[test]
+    fn datagrams_come_out_as_they_went_in() {
+        let mut outbox = Outbox::new();
+        outbox.put_datagram(|to| to.extend_from_slice(b"one"));
+        outbox.put_datagram(|_| ());
+        outbox.put_datagram(|to| to.resize(to.len() + 65_536, 0));
+        outbox.put_datagram(|to| to.extend_from_slice(b"two"));
+        assert_eq!(outbox.len(), 12);
+        for expected in [&b"one"[..], b"", b"two"] {
+            assert_eq!(outbox.datagram(), Some(expected));
+            outbox.pop_datagram();
+        }
+        assert_eq!(outbox.datagram(), None);
+        assert!(outbox.is_empty());
+    }
 
     #[test]
     fn what_goes_in_comes_out_in_order_however_it_is_written() {

@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::{CertificateInfo, ClientInfo, ConnectionInfo, Message, PacketId, QoS, ReasonCode};
@@ -32,6 +33,11 @@ pub enum Request {
     Subscribe(Box<Subscribe>),
     /// Answered by [`Event::UnsubAck`].
     Unsubscribe(Box<Unsubscribe>),
+    /// Something that the protocol needs to know when the session goes on, also after a restart of the broker: kept
+    /// under a number of the protocol's choice, replaced or (`None`) removed. Answered by [`Event::Noted`] once it is
+    /// as safe as the session. All notes of a session come back in [`Connected::notes`]; together they take at most
+    /// [`NOTES_BYTES_MAX`].
+    Note(u16, Option<Bytes>),
     /// The client takes its leave, or its connection ended. Nothing is delivered to the link after it.
     Disconnect(Box<Disconnect>),
 }
@@ -71,7 +77,17 @@ pub struct Connect {
     pub user_properties: Vec<(String, String)>,
     /// A bridge marks itself so (the high bit of the protocol level in 3.1 and 3.1.1): it gets retain as published.
     pub is_bridge: bool,
+    /// The client may fall asleep ([`DisconnectCause::Asleep`]): its session is stored, even if it ends with its
+    /// connection.
+    pub may_sleep: bool,
+    /// Set if the client did not connect but wakes for what waits for it: then only a session whose client is away and
+    /// whose note 0 is this is taken, without a word to those who watch presence, and [`Event::Drained`] follows its
+    /// deliveries. Any other client is refused as [`ReasonCode::BadUserNameOrPassword`].
+    pub wake: Option<Bytes>,
 }
+
+/// Bytes of all notes of a session ([`Request::Note`]). More are refused as [`ReasonCode::QuotaExceeded`].
+pub const NOTES_BYTES_MAX: usize = 128 << 10;
 
 #[cfg(test)]
 impl Connect {
@@ -94,6 +110,8 @@ impl Connect {
             will: None,
             user_properties: Vec::new(),
             is_bridge: false,
+            may_sleep: false,
+            wake: None,
         }
     }
 }
@@ -210,6 +228,10 @@ pub enum DisconnectCause {
     ByClient(ReasonCode),
     /// The transport ended without a goodbye.
     ConnectionLost,
+    /// The client sleeps and will be back within this many seconds (MQTT-SN §6.14): what comes for it is kept, QoS 0
+    /// included. If it is not back then, it counts as lost: its Will is published, and its session ends or begins to
+    /// expire.
+    Asleep(u32),
     /// The broker or the peer ended it, for this reason.
     ByServer(ReasonCode),
 }
@@ -221,6 +243,7 @@ impl DisconnectCause {
             DisconnectCause::Normal => "normal",
             DisconnectCause::ByClient(reason) => reason.text(),
             DisconnectCause::ConnectionLost => "tcp_closed",
+            DisconnectCause::Asleep(_) => "asleep",
             DisconnectCause::ByServer(ReasonCode::SessionTakenOver) => "takenover",
             DisconnectCause::ByServer(ReasonCode::KeepAliveTimeout) => "keepalive_timeout",
             DisconnectCause::ByServer(ReasonCode::AdministrativeAction) => "kicked",
@@ -252,6 +275,10 @@ pub enum Event {
     SubAck(PacketId, Vec<ReasonCode>),
     /// Answers [`Request::Unsubscribe`]: one code per filter, in order.
     UnsubAck(PacketId, Vec<ReasonCode>),
+    /// Answers [`Request::Note`].
+    Noted(u16, ReasonCode),
+    /// A client that [woke](Connect::wake) has been given everything that waited for it, and has acknowledged it.
+    Drained,
     /// The broker ends the connection; the link is already forgotten by the shard.
     Close(Box<Closing>),
 }
@@ -273,6 +300,8 @@ pub struct Connected {
     pub auth: Option<AuthData>,
     /// User properties that hooks added.
     pub user_properties: Vec<(String, String)>,
+    /// What the protocol has noted with the session, by number.
+    pub notes: Vec<(u16, Bytes)>,
 }
 
 /// Why a client is refused or its connection ended.

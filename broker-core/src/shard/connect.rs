@@ -188,6 +188,7 @@ impl Shard {
             server_keep_alive: terms.keep_alive,
             auth: last,
             user_properties,
+            notes: Vec::new(),
         }));
         let is_stored = self.token(key).is_some();
         self.store_session(key);

@@ -344,6 +344,7 @@ impl Shard {
             Request::Undeliverable(packet_id) => self.undeliverable(now, key, packet_id),
             Request::Subscribe(subscribe) => self.subscribe(now, link, key, *subscribe),
             Request::Unsubscribe(unsubscribe) => self.unsubscribe(now, link, key, *unsubscribe),
+            Request::Note(number, _) => self.emit(link, Event::Noted(number, ReasonCode::QuotaExceeded)),
             Request::Connect(_) | Request::Auth(_) | Request::Disconnect(_) => {}
         }
     }

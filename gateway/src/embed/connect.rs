@@ -69,6 +69,8 @@ impl ClientBuilder {
                 will: None,
                 user_properties: Vec::new(),
                 is_bridge: false,
+                may_sleep: false,
+                wake: None,
             },
         }
     }

@@ -501,5 +501,7 @@ fn blank() -> Connect {
         will: None,
         user_properties: Vec::new(),
         is_bridge: false,
+        may_sleep: false,
+        wake: None,
     }
 }

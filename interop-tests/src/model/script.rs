@@ -102,6 +102,8 @@ impl World {
             will,
             user_properties: Vec::new(),
             is_bridge: false,
+            may_sleep: false,
+            wake: None,
         }
     }
 

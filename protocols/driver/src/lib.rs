@@ -42,6 +42,8 @@ mod clock;
 #[cfg(feature = "net")]
 mod config;
 #[cfg(feature = "net")]
+mod datagram;
+#[cfg(feature = "net")]
 mod error;
 #[cfg(feature = "net")]
 mod listener;
@@ -62,6 +64,8 @@ pub use clock::Clock;
 pub use config::{
     ClientAuth, ListenerConfig, Service, TlsSettings, WebSocketRoute, WebSocketSettings, WorkerConfig,
 };
+#[cfg(feature = "net")]
+pub use datagram::{DatagramConfig, DtlsSettings, EndpointFactory, EndpointMeta, PskLookup};
 #[cfg(feature = "net")]
 pub use error::{BindError, CallError, ListenError, StartError, TlsError};
 #[cfg(feature = "net")]

@@ -223,8 +223,9 @@ impl Connection {
                     let _ = reply.send(first(&codes));
                 }
             }
-            // The peer takes the first three before the connection sees them; AUTH answers what is never asked.
-            Event::Connected(_) | Event::Refused(_) | Event::Close(_) | Event::Auth(_) => {}
+            // The peer takes the first three before the connection sees them; the others answer what is never asked.
+            Event::Connected(_) | Event::Refused(_) | Event::Close(_) => {}
+            Event::Auth(_) | Event::Noted(..) | Event::Drained => {}
         }
     }
 

@@ -41,6 +41,8 @@ impl Harness {
             will: None,
             user_properties: Vec::new(),
             is_bridge: false,
+            may_sleep: false,
+            wake: None,
         };
         Harness {
             peer: Peer::new(Arc::clone(&shared), connect, reply),
@@ -67,6 +69,7 @@ impl Harness {
             server_keep_alive: None,
             auth: None,
             user_properties: Vec::new(),
+            notes: Vec::new(),
         };
         assert!(harness.event(Event::Connected(Box::new(connected))).is_empty());
         assert!(harness.admission.try_recv().unwrap().is_ok());

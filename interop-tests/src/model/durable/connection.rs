@@ -439,5 +439,7 @@ pub(super) fn blank(at: usize, proto_ver: u8) -> Connect {
         will: None,
         user_properties: Vec::new(),
         is_bridge: false,
+        may_sleep: false,
+        wake: None,
     }
 }

@@ -274,6 +274,8 @@ mod tests {
             will: None,
             user_properties: Vec::new(),
             is_bridge: false,
+            may_sleep: false,
+            wake: None,
         };
         let subscribe = Subscribe {
             packet_id: PacketId::FIRST,

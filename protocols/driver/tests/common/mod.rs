@@ -206,6 +206,8 @@ impl EchoPeer {
             will: None,
             user_properties: Vec::new(),
             is_bridge: false,
+            may_sleep: false,
+            wake: None,
         }
     }
 }

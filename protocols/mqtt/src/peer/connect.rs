@@ -112,6 +112,8 @@ impl Peer {
             will: connect.will.as_ref().map(will),
             user_properties: connect.properties.user.to_vec(),
             is_bridge: connect.is_bridge,
+            may_sleep: false,
+            wake: None,
         };
         self.request_connect(admission, request, effects);
     }

@@ -50,6 +50,8 @@ impl Peer {
                 );
             }
             Event::Connected(_) | Event::Refused(_) | Event::Auth(_) | Event::Close(_) => {}
+            // MQTT asks for neither.
+            Event::Noted(..) | Event::Drained => {}
         }
     }
 

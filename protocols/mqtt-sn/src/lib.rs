@@ -1,0 +1,8 @@
+//! MQTT-SN 1.2 (Stanford-Clark and Truong, 2013, as OASIS publishes it): codec, peer and endpoint.
+//!
+//! Clauses are cited by their number in that document.
+
+pub mod codec;
+mod config;
+
+pub use config::{ClientInfoOverride, Predefined, Roaming, Settings};
