@@ -188,6 +188,34 @@ impl Node {
         bytes
     }
 
+    /// One datagram comes in. Its peer uses all of it, also while the shard holds the link: whoever sends datagrams
+    /// cannot be made to wait. What comes after the end is lost.
+    ///
+    /// # Panics
+    ///
+    /// If the peer leaves some of it.
+    pub fn datagram(&mut self, link: LinkId, datagram: &[u8]) {
+        let used = self.call(link, |peer, now, effects| peer.handle_input(now, datagram, effects));
+        assert!(
+            used.is_none_or(|used| used == datagram.len()),
+            "a peer uses all of a datagram"
+        );
+        self.settle();
+    }
+
+    /// All datagrams that wait for the client, one by one, as [`Node::output`] takes the bytes of a stream.
+    pub fn datagrams(&mut self, link: LinkId) -> Vec<Bytes> {
+        let mut output = Outbox::new();
+        output.put(&self.output(link));
+        let mut datagrams = Vec::new();
+        while let Some(datagram) = output.datagram() {
+            datagrams.push(Bytes::copy_from_slice(datagram));
+            output.pop_datagram();
+        }
+        assert!(output.is_empty(), "a stream is no sequence of datagrams");
+        datagrams
+    }
+
     /// Bytes that wait for the client.
     pub fn output_len(&self, link: LinkId) -> usize {
         self.lines[&link].outbox.len()

@@ -75,3 +75,37 @@ fn output_that_nobody_took_fails_the_test() {
     node.input(link, b"ab");
     node.advance(Duration::from_secs(1));
 }
+
+/// Sends every datagram back in two halves.
+struct Halves;
+
+impl Peer for Halves {
+    fn handle_input(&mut self, _: Timestamp, input: &[u8], effects: &mut Effects<'_>) -> usize {
+        let (left, right) = input.split_at(input.len() / 2);
+        for half in [left, right] {
+            effects.wire.put_datagram(|to| to.extend_from_slice(half));
+        }
+        input.len()
+    }
+
+    fn handle_event(&mut self, _: Timestamp, _: Event, _: &mut Effects<'_>) {}
+
+    fn handle_timeout(&mut self, _: Timestamp, _: &mut Effects<'_>) {}
+
+    fn handle_closed(&mut self, _: Timestamp, _: &mut Effects<'_>) {}
+
+    fn poll_timeout(&self) -> Option<Timestamp> {
+        None
+    }
+}
+
+#[test]
+fn datagrams_go_in_and_come_out_one_by_one() {
+    let mut node = Node::new(1, Common::default());
+    let link = node.open(Halves);
+    node.datagram(link, b"abcde");
+    node.datagram(link, b"");
+    node.datagram(link, b"f");
+    assert_eq!(node.datagrams(link), [&b"ab"[..], b"cde", b"", b"", b"", b"f"]);
+    assert!(node.datagrams(link).is_empty());
+}
