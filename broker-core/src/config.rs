@@ -63,6 +63,9 @@ pub struct MqttConfig {
     pub max_mqueue_len: usize,
     /// Bytes that wait in one session; 0: no limit. The same policy.
     pub max_mqueue_bytes: usize,
+    /// `mqtt.mqueue_store_qos0`: messages of QoS 0 wait, in memory, for a client that sleeps (MQTT-SN §6.14). For any
+    /// other client that is away they are dropped.
+    pub mqueue_store_qos0: bool,
     /// Messages that have waited for longer in a session are dropped instead of delivered (counted); `None`: no limit.
     pub mqueue_age_max: Option<Duration>,
     /// Priorities of waiting messages by topic name, 1 to 255: a higher one is delivered first and dropped last.
@@ -209,6 +212,7 @@ impl Default for MqttConfig {
             max_inflight: 32,
             max_mqueue_len: 1000,
             max_mqueue_bytes: 64 << 20,
+            mqueue_store_qos0: true,
             mqueue_age_max: None,
             mqueue_priorities: Arc::default(),
             mqueue_default_priority: DefaultPriority::Lowest,

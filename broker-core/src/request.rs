@@ -38,6 +38,9 @@ pub enum Request {
     /// as safe as the session. All notes of a session come back in [`Connected::notes`]; together they take at most
     /// [`NOTES_BYTES_MAX`].
     Note(u16, Option<Bytes>),
+    /// Replaces the Will of a connected client, or (`None`) removes it (MQTT-SN §6.4). Checked and authorized as one in
+    /// CONNECT; answered by [`Event::WillSet`] once it is as safe as the session. Refused, the old one stays.
+    SetWill(Option<Box<Will>>),
     /// The client takes its leave, or its connection ended. Nothing is delivered to the link after it.
     Disconnect(Box<Disconnect>),
 }
@@ -73,6 +76,9 @@ pub struct Connect {
     pub auth: Option<AuthData>,
     /// Published if the connection ends without a proper goodbye.
     pub will: Option<Will>,
+    /// Without a `will` that of the session which is found stays in force (MQTT-SN §6.3), and comes back in
+    /// [`Connected::will`]. MQTT's own clients have the Will that their CONNECT brings, or none.
+    pub keeps_will: bool,
     /// User properties of the CONNECT, for hooks.
     pub user_properties: Vec<(String, String)>,
     /// A bridge marks itself so (the high bit of the protocol level in 3.1 and 3.1.1): it gets retain as published.
@@ -108,6 +114,7 @@ impl Connect {
             receive_maximum: 1,
             auth: None,
             will: None,
+            keeps_will: false,
             user_properties: Vec::new(),
             is_bridge: false,
             may_sleep: false,
@@ -277,6 +284,8 @@ pub enum Event {
     UnsubAck(PacketId, Vec<ReasonCode>),
     /// Answers [`Request::Note`].
     Noted(u16, ReasonCode),
+    /// Answers [`Request::SetWill`].
+    WillSet(ReasonCode),
     /// A client that [woke](Connect::wake) has been given everything that waited for it, and has acknowledged it.
     Drained,
     /// The broker ends the connection; the link is already forgotten by the shard.
@@ -302,6 +311,9 @@ pub struct Connected {
     pub user_properties: Vec<(String, String)>,
     /// What the protocol has noted with the session, by number.
     pub notes: Vec<(u16, Bytes)>,
+    /// The Will in force, if the session had it before: the client [kept](Connect::keeps_will) it, or
+    /// [woke](Connect::wake).
+    pub will: Option<Box<Will>>,
 }
 
 /// Why a client is refused or its connection ended.

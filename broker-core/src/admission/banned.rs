@@ -93,7 +93,14 @@ impl Banned {
         let by_id = self.client_ids.get(client_id.as_str()).filter(in_force);
         by_id
             .or_else(|| self.usernames.get(username?).filter(in_force))
-            .or_else(|| self.hosts.get(&host?.to_canonical()).filter(in_force))
+            .or_else(|| self.check_host(now, host?))
+    }
+
+    /// The ban in force on an address, if any.
+    pub fn check_host(&self, now: Timestamp, host: IpAddr) -> Option<&Ban> {
+        self.hosts
+            .get(&host.to_canonical())
+            .filter(|ban| now < ban.until)
     }
 
     /// Forgets the bans that have ended. Looks at every ban: for housekeeping.

@@ -1,5 +1,7 @@
 //! Bans: who is kept out for a while.
 
+use std::net::IpAddr;
+
 use crate::{
     Closing, LinkId, ReasonCode, Timestamp,
     admission::{Ban, BannedBy, BannedFull},
@@ -18,7 +20,7 @@ impl Shard {
         self.now = now;
         self.banned.insert(now, who, ban)?;
         let links = self.links.iter().filter_map(|(&link, state)| match state {
-            &Link::Online(key) if self.is_banned(now, key) => Some((link, key)),
+            &Link::Online(key) if self.session_is_banned(now, key) => Some((link, key)),
             _ => None,
         });
         let mut online: Vec<(LinkId, SessionKey)> = links.collect();
@@ -35,7 +37,12 @@ impl Shard {
         self.banned.remove(who)
     }
 
-    fn is_banned(&self, now: Timestamp, key: SessionKey) -> bool {
+    /// True if nobody may connect from this address now. What comes from a stranger there is not worth an answer.
+    pub fn is_banned(&self, now: Timestamp, host: IpAddr) -> bool {
+        self.banned.check_host(now, host).is_some()
+    }
+
+    fn session_is_banned(&self, now: Timestamp, key: SessionKey) -> bool {
         let client = &self.session(key).client;
         let host = client.peer.map(|peer| peer.ip());
         self.banned

@@ -189,6 +189,7 @@ impl Shard {
             auth: last,
             user_properties,
             notes: Vec::new(),
+            will: None,
         }));
         let is_stored = self.token(key).is_some();
         self.store_session(key);

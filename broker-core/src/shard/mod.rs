@@ -345,6 +345,7 @@ impl Shard {
             Request::Subscribe(subscribe) => self.subscribe(now, link, key, *subscribe),
             Request::Unsubscribe(unsubscribe) => self.unsubscribe(now, link, key, *unsubscribe),
             Request::Note(number, _) => self.emit(link, Event::Noted(number, ReasonCode::QuotaExceeded)),
+            Request::SetWill(_) => self.emit(link, Event::WillSet(ReasonCode::QuotaExceeded)),
             Request::Connect(_) | Request::Auth(_) | Request::Disconnect(_) => {}
         }
     }

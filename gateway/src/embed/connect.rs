@@ -69,6 +69,7 @@ impl ClientBuilder {
                 will: None,
                 user_properties: Vec::new(),
                 is_bridge: false,
+                keeps_will: false,
                 may_sleep: false,
                 wake: None,
             },

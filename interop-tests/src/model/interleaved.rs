@@ -501,6 +501,7 @@ fn blank() -> Connect {
         will: None,
         user_properties: Vec::new(),
         is_bridge: false,
+        keeps_will: false,
         may_sleep: false,
         wake: None,
     }

@@ -102,6 +102,7 @@ impl World {
             will,
             user_properties: Vec::new(),
             is_bridge: false,
+            keeps_will: false,
             may_sleep: false,
             wake: None,
         }

@@ -242,7 +242,7 @@ impl Reference {
             Request::Subscribe(subscribe) => self.subscribe(link, at, subscribe),
             Request::Unsubscribe(unsubscribe) => self.unsubscribe(link, at, unsubscribe),
             Request::Disconnect(disconnect) => self.disconnect(at, disconnect),
-            Request::Connect(_) | Request::Auth(_) | Request::Note(..) => {}
+            Request::Connect(_) | Request::Auth(_) | Request::Note(..) | Request::SetWill(_) => {}
         }
     }
 
@@ -261,7 +261,9 @@ impl Reference {
         let answer = match event {
             Event::Deliver(delivery) => return self.delivered(link, delivery),
             Event::Auth(_) => return Err(format!("{link:?}: AUTH without enhanced authentication")),
-            Event::Noted(..) | Event::Drained => return Err(format!("{link:?}: {event:?} unasked")),
+            Event::Noted(..) | Event::WillSet(_) | Event::Drained => {
+                return Err(format!("{link:?}: {event:?} unasked"));
+            }
             Event::Connected(connected) => {
                 self.name_client(link, connected.client.client_id.as_str());
                 Answer::Connected {

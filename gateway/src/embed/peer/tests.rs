@@ -41,6 +41,7 @@ impl Harness {
             will: None,
             user_properties: Vec::new(),
             is_bridge: false,
+            keeps_will: false,
             may_sleep: false,
             wake: None,
         };
@@ -70,6 +71,7 @@ impl Harness {
             auth: None,
             user_properties: Vec::new(),
             notes: Vec::new(),
+            will: None,
         };
         assert!(harness.event(Event::Connected(Box::new(connected))).is_empty());
         assert!(harness.admission.try_recv().unwrap().is_ok());

@@ -439,6 +439,7 @@ pub(super) fn blank(at: usize, proto_ver: u8) -> Connect {
         will: None,
         user_properties: Vec::new(),
         is_bridge: false,
+        keeps_will: false,
         may_sleep: false,
         wake: None,
     }

@@ -274,6 +274,7 @@ mod tests {
             will: None,
             user_properties: Vec::new(),
             is_bridge: false,
+            keeps_will: false,
             may_sleep: false,
             wake: None,
         };

@@ -206,6 +206,7 @@ impl EchoPeer {
             will: None,
             user_properties: Vec::new(),
             is_bridge: false,
+            keeps_will: false,
             may_sleep: false,
             wake: None,
         }

@@ -112,6 +112,7 @@ impl Peer {
             will: connect.will.as_ref().map(will),
             user_properties: connect.properties.user.to_vec(),
             is_bridge: connect.is_bridge,
+            keeps_will: false,
             may_sleep: false,
             wake: None,
         };
