@@ -1,11 +1,13 @@
 //! The load of the benchmarks of durability: raw MQTT frames from one event loop in one thread, so that it costs little
 //! on a machine that it shares with the broker. One run is one scenario; it prints one line of JSON.
 
+mod fleet;
 mod net;
 mod options;
 mod process;
 mod report;
 mod scenarios;
+mod sn;
 mod wire;
 
 use std::{
@@ -33,6 +35,10 @@ durability-bench SCENARIO [--name value]...
             --sessions 1 --expect 100000 --prefix s --clean false --patience-seconds 20
   live      persistent subscribers that are connected, and publishers; until all has come
             as publish, and --subscribers 1 --filter 'dur/#' --sub-qos 1 --prefix live --clean false
+  sensors   MQTT-SN: sensors connect, some of them sleep, the others publish, the sleepers wake
+            --sensors 10000 --asleep 0.5 --topics 1 --clean false --keep-alive 3600 --size 32 --seconds 4
+            --under-way 200 --prefix sensor- --behind 1 (sensors behind each forwarder) --sn-server 127.0.0.1:1884
+            [--pause true: before they wake, print `asleep` and wait for a line, which may name another process]
   fsync     what this disk can do, without a broker: appends and fdatasync
             --file PATH --size 4096 --seconds 2
 
@@ -65,6 +71,12 @@ const KNOWN: &[&str] = &[
     "subscribers",
     "sub-qos",
     "file",
+    "sensors",
+    "asleep",
+    "keep-alive",
+    "behind",
+    "sn-server",
+    "pause",
 ];
 
 /// A scenario with all that it needs.
@@ -130,6 +142,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         "publish" => scenarios::publish::run(&mut run)?,
         "drain" => scenarios::drain::run(&mut run)?,
         "live" => scenarios::live::run(&mut run)?,
+        "sensors" => scenarios::sensors::run(&mut run)?,
         "fsync" => scenarios::fsync::run(&mut run)?,
         other => return Err(format!("no scenario {other}\n{HELP}").into()),
     }

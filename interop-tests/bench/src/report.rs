@@ -13,6 +13,13 @@ impl Report {
         self.fields.push((name.to_owned(), value));
     }
 
+    /// Takes over the figures of a phase, whose name goes before theirs.
+    pub(crate) fn phase(&mut self, name: &str, phase: Report) {
+        let fields = phase.fields.into_iter();
+        self.fields
+            .extend(fields.map(|(field, value)| (format!("{name}_{field}"), value)));
+    }
+
     /// Median, tails and maximum of durations in microseconds, as `name_p50_us` and so on.
     pub(crate) fn durations(&mut self, name: &str, micros: &mut [u32]) {
         if micros.is_empty() {

@@ -7,3 +7,4 @@ pub(crate) mod live;
 pub(crate) mod publish;
 mod publisher;
 mod receiver;
+pub(crate) mod sensors;
