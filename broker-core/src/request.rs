@@ -41,7 +41,8 @@ pub enum Request {
     /// Replaces the Will of a connected client, or (`None`) removes it (MQTT-SN §6.4). Checked and authorized as one in
     /// CONNECT; answered by [`Event::WillSet`] once it is as safe as the session. Refused, the old one stays.
     SetWill(Option<Box<Will>>),
-    /// The client takes its leave, or its connection ended. Nothing is delivered to the link after it.
+    /// The client takes its leave, or its connection ended. Nothing is delivered to the link after it but
+    /// [`Event::Asleep`]; it may be connected again.
     Disconnect(Box<Disconnect>),
 }
 
@@ -284,6 +285,10 @@ pub enum Event {
     UnsubAck(PacketId, Vec<ReasonCode>),
     /// Answers [`Request::Note`].
     Noted(u16, ReasonCode),
+    /// Answers a [`Request::Disconnect`] of the cause [`DisconnectCause::Asleep`] once the sleep is as safe as the
+    /// session: the client may be told that it may sleep. Left out if the store does not take it, if the session was not
+    /// found or [stored](Connect::may_sleep), and if the link has been connected again meanwhile.
+    Asleep,
     /// Answers [`Request::SetWill`].
     WillSet(ReasonCode),
     /// A client that [woke](Connect::wake) has been given everything that waited for it, and has acknowledged it.

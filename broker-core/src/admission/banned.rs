@@ -98,9 +98,7 @@ impl Banned {
 
     /// The ban in force on an address, if any.
     pub fn check_host(&self, now: Timestamp, host: IpAddr) -> Option<&Ban> {
-        self.hosts
-            .get(&host.to_canonical())
-            .filter(|ban| now < ban.until)
+        self.hosts.get(&host.to_canonical()).filter(|ban| now < ban.until)
     }
 
     /// Forgets the bans that have ended. Looks at every ban: for housekeeping.

@@ -261,7 +261,7 @@ impl Reference {
         let answer = match event {
             Event::Deliver(delivery) => return self.delivered(link, delivery),
             Event::Auth(_) => return Err(format!("{link:?}: AUTH without enhanced authentication")),
-            Event::Noted(..) | Event::WillSet(_) | Event::Drained => {
+            Event::Noted(..) | Event::Asleep | Event::WillSet(_) | Event::Drained => {
                 return Err(format!("{link:?}: {event:?} unasked"));
             }
             Event::Connected(connected) => {

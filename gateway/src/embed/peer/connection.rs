@@ -225,7 +225,7 @@ impl Connection {
             }
             // The peer takes the first three before the connection sees them; the others answer what is never asked.
             Event::Connected(_) | Event::Refused(_) | Event::Close(_) => {}
-            Event::Auth(_) | Event::Noted(..) | Event::WillSet(_) | Event::Drained => {}
+            Event::Auth(_) | Event::Noted(..) | Event::Asleep | Event::WillSet(_) | Event::Drained => {}
         }
     }
 

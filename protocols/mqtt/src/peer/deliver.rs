@@ -51,7 +51,7 @@ impl Peer {
             }
             Event::Connected(_) | Event::Refused(_) | Event::Auth(_) | Event::Close(_) => {}
             // MQTT asks for neither.
-            Event::Noted(..) | Event::WillSet(_) | Event::Drained => {}
+            Event::Noted(..) | Event::Asleep | Event::WillSet(_) | Event::Drained => {}
         }
     }
 
