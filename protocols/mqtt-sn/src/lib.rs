@@ -4,5 +4,9 @@
 
 pub mod codec;
 mod config;
+pub mod endpoint;
+mod random;
+mod transport;
 
 pub use config::{ClientInfoOverride, Predefined, Roaming, Settings};
+pub use transport::Transport;

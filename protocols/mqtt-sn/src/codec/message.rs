@@ -294,6 +294,32 @@ impl<'a> Message<'a> {
     }
 }
 
+/// Whom a message concerns, as far as its first bytes tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Concern {
+    /// ADVERTISE, SEARCHGW and GWINFO: everybody (§6.1).
+    Discovery,
+    /// A PUBLISH of QoS −1 (§6.8).
+    WithoutConnection,
+    /// A CONNECT: a client that is to be.
+    Connect,
+    /// All others: one client and its gateway.
+    Client,
+}
+
+impl Concern {
+    /// Looks at length, type and QoS only.
+    pub(crate) fn of(datagram: &[u8]) -> Result<Concern, DecodeError> {
+        match header::split(datagram)? {
+            (types::ADVERTISE | types::SEARCHGW | types::GWINFO, _) => Ok(Concern::Discovery),
+            (types::PUBLISH, [flags, ..]) if Flags(*flags).qos().is_none() => Ok(Concern::WithoutConnection),
+            (types::CONNECT, _) => Ok(Concern::Connect),
+            (0x03 | 0x11 | 0x19 | 0x1E.., _) => Err(RESERVED_TYPE),
+            _ => Ok(Concern::Client),
+        }
+    }
+}
+
 /// The message types (§5.2.2); all others are reserved.
 mod types {
     pub(super) const ADVERTISE: u8 = 0x00;

@@ -21,6 +21,7 @@ pub use connect::Connect;
 pub use error::{DecodeError, Fault};
 pub use fields::{MsgId, ReturnCode, TopicId};
 pub use header::MESSAGE_LEN_MAX;
+pub(crate) use message::Concern;
 pub use message::Message;
 pub use node::Node;
 pub use publish::{Publish, PublishQoS, Topic};
