@@ -10,7 +10,8 @@
 //! | is empty | it was given up; records are refused until it could be made again, also by a later process |
 //! | is missing | there never was room for it; the store works, but may need the operator when the disk is full |
 //!
-//! It is never synced: it only has to be there while the file system counts it.
+//! It is never synced: it only has to be there while the file system counts it. A new one gets its name with its first
+//! bytes, so that a process that is killed meanwhile leaves none that is empty.
 
 use std::{
     io,
@@ -24,7 +25,7 @@ use std::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    files::Files,
+    files::{File, Files},
     options::Options,
     stats::{State, StoreStats, set},
 };
@@ -194,11 +195,11 @@ impl Reserve {
     }
 
     fn fill(&self, held: Held) -> io::Result<()> {
+        let block = noise();
         let file = match self.files.open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.files.create(&self.path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.begin(&block)?,
             other => other?,
         };
-        let block = noise();
         // If it was given up, records must find some room as well, or it would be given up again at once.
         let room = if held.is_spent { self.bytes / 4 } else { 0 };
         let mut missing = (self.bytes + room).saturating_sub(file.len()?);
@@ -214,6 +215,28 @@ impl Reserve {
             file.truncate(self.bytes)?;
         }
         Ok(())
+    }
+
+    /// The file with its first bytes.
+    fn begin(&self, block: &[u8]) -> io::Result<Arc<dyn File>> {
+        let unnamed = self.path.with_extension("new");
+        let file = match self.files.open(&unnamed) {
+            // Of a process that was killed here.
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.files.create(&unnamed)?,
+            Err(error) => return Err(error),
+        };
+        let first = block.len().min(usize::try_from(self.bytes).unwrap_or(usize::MAX));
+        let named = file
+            .truncate(0)
+            .and_then(|()| file.append(&block[..first]))
+            .and_then(|()| self.files.rename(&unnamed, &self.path));
+        if let Err(error) = named {
+            // What it took is needed by others; if even this fails, the next attempt begins with what is left.
+            let _ = self.files.remove(&unnamed);
+            return Err(error);
+        }
+        Ok(file)
     }
 
     /// An attempt has failed: the room that it took is needed by others.
@@ -259,4 +282,45 @@ fn noise() -> Vec<u8> {
         state.to_le_bytes()
     });
     words.take(BLOCK_BYTES / 8).flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::{Fault, FaultyFiles, Operation};
+
+    const BYTES: usize = 600 << 10;
+
+    fn open(files: &FaultyFiles) -> (Reserve, Arc<StoreStats>) {
+        let mut options = Options::new("d");
+        options.files = Arc::new(files.clone());
+        options.reserve_bytes = Some(BYTES as u64);
+        let stats = Arc::new(StoreStats::default());
+        (Reserve::open(&options, Arc::clone(&stats)), stats)
+    }
+
+    /// Killed behind any write: from there on nothing is written, and nothing is cleaned up.
+    #[test]
+    fn a_process_that_is_killed_while_it_is_made_has_not_given_it_up() {
+        for after in 0..3 {
+            let files = FaultyFiles::new();
+            for (operation, after) in [(Operation::Append, after), (Operation::Remove, 0)] {
+                files.fail(Fault {
+                    operation,
+                    after,
+                    lasting: true,
+                    kind: io::ErrorKind::Other,
+                    written: 0,
+                });
+            }
+            let (killed, _) = open(&files);
+            killed.make();
+            files.heal();
+            let (next, stats) = open(&files);
+            assert!(!next.is_spent() && stats.state() != State::Full, "{after}");
+            next.make();
+            assert_eq!(files.paths(), [PathBuf::from("d/reserve")]);
+            assert_eq!(files.bytes(&next.path).map(|bytes| bytes.len()), Some(BYTES));
+        }
+    }
 }
