@@ -1,0 +1,7 @@
+//! Arbitrary datagrams for the codec.
+#![no_main]
+
+#[path = "../bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::decode(data));
