@@ -33,7 +33,8 @@ pub use message::{Message, MessageParts, Properties, PropertiesBuilder, Property
 pub use peer::{Close, Effects, Outbox, Peer};
 pub use reason::ReasonCode;
 pub use request::{
-    AuthData, Closing, Connect, Connected, Delivery, Disconnect, DisconnectCause, Event, NOTES_BYTES_MAX,
-    Publish, Request, RetainHandling, Subscribe, SubscribeOptions, SubscriptionIds, Unsubscribe, Will,
+    AuthData, Closing, Connect, Connected, Delivery, Disconnect, DisconnectCause, Event, NOTE_BYTES,
+    NOTES_BYTES_MAX, Publish, Request, RetainHandling, Subscribe, SubscribeOptions, SubscriptionIds,
+    Unsubscribe, Will,
 };
 pub use time::Timestamp;

@@ -67,6 +67,9 @@ metrics! {
         client_refused = "client.connack.error", "Clients refused for any reason.";
         authorization_allow = "authorization.allow", "Actions allowed.";
         authorization_deny = "authorization.deny", "Actions denied.";
+        client_asleep = "client.asleep", "Times that clients fell asleep.";
+        client_awake = "client.awake", "Times that clients woke for what waited for them.";
+        client_awake_refused = "client.awake.error", "Times that they were not allowed to, for any reason.";
         session_created = "session.created", "Sessions that began.";
         session_resumed = "session.resumed", "Sessions found again by their client.";
         session_takenover = "session.takenover", "Sessions whose connection was taken over.";
@@ -93,6 +96,7 @@ metrics! {
         delivery_dropped = "delivery.dropped", "Deliveries dropped.";
         delivery_dropped_queue_full = "delivery.dropped.queue_full", "Of these, at the session's queue limit.";
         delivery_dropped_qos0 = "delivery.dropped.qos0_msg", "Of these, QoS 0 to a slow or absent client.";
+        delivery_dropped_asleep = "delivery.dropped.asleep", "Of these, QoS 0 to a client that slept.";
         delivery_dropped_expired = "delivery.dropped.expired", "Of these, expired while waiting.";
         delivery_dropped_too_large = "delivery.dropped.too_large", "Of these, larger than the client's maximum packet size.";
         delivery_dropped_no_local = "delivery.dropped.no_local", "Of these, the client's own message.";

@@ -93,8 +93,18 @@ pub struct Connect {
     pub wake: Option<Bytes>,
 }
 
-/// Bytes of all notes of a session ([`Request::Note`]). More are refused as [`ReasonCode::QuotaExceeded`].
+/// Bytes of all notes of a session ([`Request::Note`]), each with [`NOTE_BYTES`] of its own. More are refused as
+/// [`ReasonCode::QuotaExceeded`], and change nothing.
 pub const NOTES_BYTES_MAX: usize = 128 << 10;
+/// Bytes that a note counts for beyond its value.
+pub const NOTE_BYTES: usize = 32;
+
+impl Connect {
+    /// The Will of the session that is found stays in force.
+    pub(crate) fn keeps_old_will(&self) -> bool {
+        self.wake.is_some() || (self.keeps_will && self.will.is_none())
+    }
+}
 
 #[cfg(test)]
 impl Connect {

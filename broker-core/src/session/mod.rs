@@ -2,6 +2,7 @@
 
 mod outgoing;
 mod replay;
+mod sleeper;
 mod stored;
 mod subscriptions;
 
@@ -16,6 +17,7 @@ use crate::{
 
 pub(crate) use outgoing::{Acked, Outgoing, Queued, Sending, SharedTarget};
 pub(crate) use replay::{Replay, Replays};
+pub(crate) use sleeper::{Awake, Sleeper};
 pub(crate) use stored::{Dormant, DormantWill, Reading, Rest, Stored};
 pub(crate) use subscriptions::{Kind, Subscription, Subscriptions};
 
@@ -50,6 +52,8 @@ pub(crate) struct Ending {
 pub(crate) struct Session {
     pub(crate) client: Arc<ClientInfo>,
     pub(crate) link: LinkId,
+    /// Tells its connections apart, also those of one link.
+    pub(crate) connection: u64,
     pub(crate) connected_at: Timestamp,
     /// Bytes wait on its connection above the high-water mark: only queued from here on.
     pub(crate) congested: bool,
@@ -82,6 +86,8 @@ pub(crate) struct Session {
     pub(crate) turns: Option<Box<Turns>>,
     /// Set if the session outlives its connection, or did so before: what the store knows of it.
     pub(crate) stored: Option<Box<Stored>>,
+    /// What most sessions have not.
+    pub(crate) sleeper: Option<Box<Sleeper>>,
 }
 
 /// What re-authentication (MQTT 5 §4.12.1) needs to know.
@@ -162,6 +168,13 @@ impl Session {
         since.is_some_and(|since| since <= sequence)
     }
 
+    /// The client is not connected, and awake only for what waits for it.
+    pub(crate) fn is_awake(&self) -> bool {
+        self.sleeper
+            .as_ref()
+            .is_some_and(|sleeper| sleeper.awake.is_some())
+    }
+
     /// Its connection takes messages.
     pub(crate) fn takes_messages(&self) -> bool {
         !self.congested && !self.opening
@@ -220,7 +233,7 @@ impl Tenant {
     pub(crate) fn deadline(&self) -> Timestamp {
         match self {
             Tenant::Online(session) => session.deadline(),
-            Tenant::Dormant(dormant) => dormant.expires_at.min(dormant.will_at),
+            Tenant::Dormant(dormant) => dormant.deadline(),
             Tenant::Ending(_) => Timestamp::NEVER,
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-use super::{Outgoing, Subscriptions};
+use super::{Outgoing, Sleeper, Subscriptions};
 
 /// The stored side of a session that is connected.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Stored {
     pub(crate) reading: Reading,
     /// While a page is on its way: what has been committed for the session since it was asked for stands before this.
     pub(crate) beyond: Sequence,
+    /// A client that is only awake gets nothing that stands from there on; [`Sequence::END`] for every other.
+    pub(crate) gate: Sequence,
     /// Places from `next` on that were given to it nevertheless.
     pub(crate) ahead: BTreeSet<Sequence>,
     /// Of deliveries that are complete, the places that the cursor in the store has not reached: the store has an
@@ -81,6 +83,8 @@ pub(crate) struct Dormant {
     pub(crate) order: u64,
     /// What most sessions have not.
     pub(crate) rest: Option<Box<Rest>>,
+    /// What other sessions than those of sleeping clients have not.
+    pub(crate) sleeper: Option<Box<Sleeper>>,
     /// The earliest timer that stands for this session.
     pub(crate) armed: Timestamp,
 }
@@ -102,10 +106,43 @@ pub(crate) struct Rest {
     pub(crate) replays: Vec<Arc<str>>,
 }
 
+impl Default for Rest {
+    fn default() -> Rest {
+        Rest {
+            outgoing: Outgoing::new(1),
+            awaiting_rel: Vec::new(),
+            complete: BTreeSet::new(),
+            replays: Vec::new(),
+        }
+    }
+}
+
+impl Rest {
+    /// There is nothing to be kept.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.outgoing.is_idle()
+            && self.awaiting_rel.is_empty()
+            && self.complete.is_empty()
+            && self.replays.is_empty()
+    }
+}
+
 impl Dormant {
     /// Names its entries.
     pub(crate) fn token(&self) -> Token {
         Token::of(self.client_id.as_str())
+    }
+
+    /// The client sleeps until then; `NEVER` if it does not.
+    pub(crate) fn asleep_until(&self) -> Timestamp {
+        self.sleeper
+            .as_ref()
+            .map_or(Timestamp::NEVER, |sleeper| sleeper.until)
+    }
+
+    /// The earliest time at which something is due.
+    pub(crate) fn deadline(&self) -> Timestamp {
+        self.expires_at.min(self.will_at).min(self.asleep_until())
     }
 
     /// As in [`Stored`].
@@ -147,12 +184,23 @@ impl Stored {
     pub(crate) fn has_read(&mut self, next: Sequence, at_end: bool, tail: Sequence) {
         self.next = self.next.max(next);
         self.reading = Reading::Behind;
-        if at_end && next >= self.beyond {
+        if self.gate < Sequence::END {
+            self.next = if at_end {
+                self.gate
+            } else {
+                self.next.min(self.gate)
+            };
+        } else if at_end && next >= self.beyond {
             self.next = self.next.max(tail);
             self.reading = Reading::Live;
             self.interest = None;
             self.ahead = self.ahead.split_off(&self.next);
         }
+    }
+
+    /// There is nothing to read for it now.
+    pub(crate) fn has_read_all(&self) -> bool {
+        self.reading == Reading::Live || (self.next >= self.gate && self.gate < Sequence::END)
     }
 
     /// The first place in the journal that the session still needs.

@@ -40,9 +40,7 @@ impl Shard {
                 self.release(link, key, packet_id);
             }
             // If the first one waits for the store, so does this one.
-            Acked::ReleaseAgain => {
-                self.hold(Held::Event(link, Event::PubRel(packet_id, ReasonCode::Success)))
-            }
+            Acked::ReleaseAgain => self.hold_event(link, Event::PubRel(packet_id, ReasonCode::Success)),
             Acked::Finished | Acked::Unknown => {
                 self.metrics.packets_unexpected_ack.inc();
                 if !reason.is_error() {
@@ -66,7 +64,7 @@ impl Shard {
             self.put(Name::Outgoing(token, packet_id), entry.encode());
         }
         self.pause_if_full(link);
-        self.hold(Held::Event(link, event));
+        self.hold_event(link, event);
     }
 
     pub(super) fn pubcomp(&mut self, now: Timestamp, key: SessionKey, packet_id: PacketId) {
@@ -93,7 +91,7 @@ impl Shard {
                     self.delete(Name::Received(token, packet_id));
                     self.pause_if_full(link);
                     self.hold(Held::Released(client_id, packet_id));
-                    self.hold(Held::Event(link, event));
+                    self.hold_event(link, event);
                 } else {
                     self.acknowledge(link, event);
                 }

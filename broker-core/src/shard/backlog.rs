@@ -93,6 +93,7 @@ impl Shard {
         let link = session.link;
         let Some(stored) = &mut session.stored else { return };
         if stored.reading != Reading::Behind
+            || stored.has_read_all()
             || stored.fetching.is_some()
             || stored.unsettled > 0
             || session.opening
@@ -195,9 +196,10 @@ impl Shard {
                 crate::Closing::because(crate::ReasonCode::ServerBusy, "the backlog cannot be read");
             return self.close_session(now, key, closing);
         };
+        let gate = stored.gate;
         self.metrics.delivery_dropped.add(passed_over);
         self.metrics.delivery_dropped_queue_full.add(passed_over);
-        for record in records {
+        for record in records.into_iter().take_while(|record| record.sequence < gate) {
             self.take_record(now, key, &record);
         }
         let tail = self.tail.next;
@@ -284,6 +286,11 @@ impl Shard {
         ticket: Ticket,
         result: Result<JournalReply, JournalError>,
     ) {
+        let stored = self.session(key).stored.as_ref();
+        if stored.is_none_or(|stored| stored.fetching != Some(ticket)) {
+            // Of an earlier connection of the link.
+            return;
+        }
         let Ok(JournalReply::Fetched(records)) = result else {
             self.metrics.store_failures.inc();
             let closing = crate::Closing::because(crate::ReasonCode::ServerBusy, "messages cannot be read");
@@ -298,9 +305,7 @@ impl Shard {
         }
         let session = self.session_mut(key);
         let missing = session.outgoing.fill(|sequence| messages.get(&sequence).cloned());
-        if let Some(stored) = session.stored.as_mut()
-            && stored.fetching == Some(ticket)
-        {
+        if let Some(stored) = session.stored.as_mut() {
             stored.fetching = None;
         }
         self.metrics.delivery_dropped.add(missing as u64);

@@ -29,8 +29,14 @@ const HOLD_BYTES: usize = 8 << 20;
 /// Something that happens when a commit has completed.
 #[derive(Debug)]
 pub(super) enum Held {
-    /// The client may be told.
-    Event(LinkId, Event),
+    /// The client may be told, on this connection.
+    Event {
+        link: LinkId,
+        connection: u64,
+        event: Event,
+    },
+    /// The client of this link may be told that its session sleeps.
+    Asleep(LinkId),
     /// The packet identifier of a QoS 2 message is known to be received, unless the commit fails.
     Received(ClientId, PacketId),
     /// That of one which was released is forgotten, unless the commit fails.
@@ -182,17 +188,35 @@ impl Shard {
 
     /// Lets `held` happen when everything that was changed up to now is committed.
     pub(super) fn hold(&mut self, held: Held) {
-        if let Held::Event(link, _) = &held
-            && let Some(&Link::Online(key)) = self.links.get(link)
-        {
-            self.session_mut(key).held += 1;
-        }
         if self.commits.has_open() {
             self.commits.open.held.push(held);
         } else if let Some(last) = self.commits.under_way.back_mut() {
             last.held.push(held);
         } else {
             self.happen(held, Sequence::FIRST);
+        }
+    }
+
+    /// Tells the client of a link that is connected something when that has happened.
+    pub(super) fn hold_event(&mut self, link: LinkId, event: Event) {
+        let Some(&Link::Online(key)) = self.links.get(&link) else {
+            return;
+        };
+        let session = self.session_mut(key);
+        session.held += 1;
+        let connection = session.connection;
+        self.hold(Held::Event {
+            link,
+            connection,
+            event,
+        });
+    }
+
+    /// The session that has this connection on the link: the link may have another by now.
+    pub(super) fn connected(&self, link: LinkId, connection: u64) -> Option<SessionKey> {
+        match self.links.get(&link) {
+            Some(&Link::Online(key)) if self.session(key).connection == connection => Some(key),
+            _ => None,
         }
     }
 
@@ -203,7 +227,7 @@ impl Shard {
             _ => false,
         };
         if waits {
-            self.hold(Held::Event(link, event));
+            self.hold_event(link, event);
         } else {
             self.emit(link, event);
         }
@@ -335,8 +359,12 @@ impl Shard {
 
     fn happen(&mut self, held: Held, first: Sequence) {
         match held {
-            Held::Event(link, event) => {
-                let Some(&Link::Online(key)) = self.links.get(&link) else {
+            Held::Event {
+                link,
+                connection,
+                event,
+            } => {
+                let Some(key) = self.connected(link, connection) else {
                     return;
                 };
                 let session = self.session_mut(key);
@@ -346,6 +374,11 @@ impl Shard {
                 if opens {
                     self.session_mut(key).opening = false;
                     self.ready.push_back(key);
+                }
+            }
+            Held::Asleep(link) => {
+                if !self.links.contains_key(&link) {
+                    self.emit(link, Event::Asleep);
                 }
             }
             Held::Subscribed {
@@ -375,6 +408,13 @@ impl Shard {
         *self.commits.removing.entry(token).or_default() += 1;
         self.hold(Held::Removed(token));
         let tenant = &self.sessions[key.0 as usize];
+        let sleeper = match tenant {
+            Tenant::Online(session) => session.sleeper.as_ref(),
+            Tenant::Dormant(dormant) => dormant.sleeper.as_ref(),
+            Tenant::Ending(_) => None,
+        };
+        let notes = sleeper.iter().flat_map(|sleeper| sleeper.notes());
+        let notes: Vec<u16> = notes.map(|(number, _)| *number).collect();
         let (outgoing, awaiting_rel, complete) = match tenant {
             Tenant::Online(session) => (
                 session.outgoing.stored_ids(),
@@ -391,6 +431,9 @@ impl Shard {
             },
             Tenant::Ending(_) => return,
         };
+        for number in notes {
+            self.delete(Name::Note(token, number));
+        }
         for packet_id in outgoing {
             self.delete(Name::Outgoing(token, packet_id));
         }

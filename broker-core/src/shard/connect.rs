@@ -13,7 +13,7 @@ use crate::{
     topic,
 };
 
-use super::{Link, Shard, Ticket, commit::Held, shard_of};
+use super::{Link, Shard, Ticket, shard_of};
 
 /// A client between its CONNECT and its CONNACK.
 #[derive(Debug)]
@@ -51,8 +51,12 @@ impl std::fmt::Debug for Stage {
 
 impl Shard {
     pub(super) fn connect(&mut self, now: Timestamp, link: LinkId, mut connect: Connect) {
-        self.metrics.client_connect.inc();
-        let hooked = self.connect_point(now, &mut connect);
+        let hooked = if connect.wake.is_some() {
+            Ok(())
+        } else {
+            self.metrics.client_connect.inc();
+            self.connect_point(now, &mut connect)
+        };
         let client_id_assigned = connect.client_id.is_empty();
         let client_id = if client_id_assigned {
             self.assign_client_id()
@@ -69,7 +73,8 @@ impl Shard {
         let refusal = hooked
             .err()
             .map(Closing::new)
-            .or_else(|| self.refusal(now, &connecting));
+            .or_else(|| self.refusal(now, &connecting))
+            .or_else(|| self.wake_refusal(now, &connecting));
         self.links.insert(link, Link::Connecting(Box::new(connecting)));
         match refusal {
             Some(closing) => self.refuse(now, link, closing),
@@ -131,8 +136,12 @@ impl Shard {
         if let Stage::Asked(ticket) = connecting.stage {
             self.tickets.remove(&ticket);
         }
-        self.metrics.client_refused.inc();
-        self.connack_point(now, &connecting.connect, closing.reason);
+        if connecting.connect.wake.is_some() {
+            self.metrics.client_awake_refused.inc();
+        } else {
+            self.metrics.client_refused.inc();
+            self.connack_point(now, &connecting.connect, closing.reason);
+        }
         self.emit(link, Event::Refused(Box::new(closing)));
     }
 
@@ -149,64 +158,105 @@ impl Shard {
         let Some(Link::Connecting(connecting)) = self.links.get(&link) else {
             return;
         };
-        let resumed = self.existing_session(now, &client.client_id, connecting.connect.clean_start);
+        let clean_start = connecting.connect.clean_start;
+        let resumed = match connecting.connect.wake.clone() {
+            Some(guard) => match self.session_to_wake(now, &client.client_id, &guard) {
+                Some(key) => Some(key),
+                None => return self.refuse(now, link, Closing::new(ReasonCode::BadUserNameOrPassword)),
+            },
+            None => self.existing_session(now, &client.client_id, clean_start),
+        };
         if self.wait_for_ending(&client.client_id, link, &grant) {
             return;
         }
-        let Some(Link::Connecting(connecting)) = self.links.remove(&link) else {
-            return;
-        };
+        if let Some(Link::Connecting(connecting)) = self.links.remove(&link) {
+            self.begin_connection(now, link, client, *connecting, resumed, &grant);
+        }
+    }
+
+    fn begin_connection(
+        &mut self,
+        now: Timestamp,
+        link: LinkId,
+        client: Arc<ClientInfo>,
+        connecting: Connecting,
+        resumed: Option<SessionKey>,
+        grant: &Grant,
+    ) {
         let Connecting {
             connect,
             client_id_assigned,
             last,
             ..
-        } = *connecting;
-        if connect.username.is_none() && connect.auth.is_none() {
-            self.metrics.client_auth_anonymous.inc();
-        }
+        } = connecting;
         // Then nobody must find it again, whatever happens.
         let is_removed = self.is_being_removed(&client.client_id);
         let terms = self.terms(&connect);
-        let session = new_session(link, now, &client, &connect, &terms, grant.expires_at);
+        let mut session = new_session(link, now, &client, &connect, &terms, grant.expires_at);
+        session.connection = self.next_number();
         let (key, replays) = match resumed {
-            Some(key) => {
-                self.metrics.session_resumed.inc();
-                (key, self.wake(key, session))
-            }
-            None => (self.create(session), Vec::new()),
+            Some(key) => (key, self.resume(key, session, &connect)),
+            None => (self.create(session, connect.may_sleep), Vec::new()),
         };
+        if resumed.is_some() {
+            self.drop_aged(now, key);
+        }
         self.links.insert(link, Link::Online(key));
-        self.metrics.client_connected.inc();
         self.stats.connections.add(1);
-        let user_properties = self.connack_point(now, &connect, ReasonCode::Success);
+        let user_properties = self.count_connection(now, &connect, resumed.is_some());
+        let session = self.session(key);
+        let sleeper = session.sleeper.as_ref();
         let event = Event::Connected(Box::new(Connected {
             client,
             session_present: resumed.is_some(),
             client_id_assigned,
-            session_expiry_interval: terms.expiry_interval,
+            session_expiry_interval: session.expiry_interval,
             server_keep_alive: terms.keep_alive,
             auth: last,
             user_properties,
-            notes: Vec::new(),
-            will: None,
+            notes: sleeper.map_or_else(Vec::new, |sleeper| sleeper.notes().to_vec()),
+            will: session.will.clone().filter(|_| connect.keeps_old_will()),
         }));
         let is_stored = self.token(key).is_some();
         self.store_session(key);
         if is_stored || is_removed {
             self.session_mut(key).opening = true;
-            self.hold(Held::Event(link, event));
+            self.hold_event(link, event);
         } else {
             self.emit(link, event);
         }
-        self.announce_presence(key, true);
-        self.connected_point(now, key, &connect, resumed.is_some());
+        if connect.wake.is_none() {
+            self.announce_presence(key, true);
+            self.connected_point(now, key, &connect, resumed.is_some());
+        }
         self.fetch_deliveries(key);
         for filter in replays {
             self.resume_replay(key, &filter);
         }
         self.arm_session(key);
         self.ready.push_back(key);
+    }
+
+    /// A client is admitted. Returns the user properties that hooks add to the answer; of a client that wakes they are
+    /// not told.
+    fn count_connection(
+        &mut self,
+        now: Timestamp,
+        connect: &Connect,
+        is_resumed: bool,
+    ) -> Vec<(String, String)> {
+        if connect.wake.is_some() {
+            self.metrics.client_awake.inc();
+            return Vec::new();
+        }
+        if connect.username.is_none() && connect.auth.is_none() {
+            self.metrics.client_auth_anonymous.inc();
+        }
+        if is_resumed {
+            self.metrics.session_resumed.inc();
+        }
+        self.metrics.client_connected.inc();
+        self.connack_point(now, connect, ReasonCode::Success)
     }
 
     /// The session that the client finds, without a connection. A clean start, or a session that lived no longer than
@@ -247,14 +297,15 @@ impl Shard {
         if clean_start && self.by_client.contains_key(&client_id) {
             self.metrics.session_discarded.inc();
             self.discarded_point(now, &client_id);
+            self.forgive_sleeper(key);
             self.terminate(now, key, None);
         }
     }
 
-    fn create(&mut self, mut session: Session) -> SessionKey {
+    fn create(&mut self, mut session: Session, may_sleep: bool) -> SessionKey {
         self.metrics.session_created.inc();
         let client_id = session.client.client_id.clone();
-        if session.expiry_interval > 0 {
+        if session.expiry_interval > 0 || may_sleep {
             session.stored = Some(self.new_stored(&client_id));
         }
         let at = self.sessions.insert(Tenant::Online(Box::new(session)));
@@ -288,6 +339,7 @@ fn new_session(
     Session {
         client: Arc::clone(client),
         link,
+        connection: 0,
         connected_at: now,
         congested: false,
         opening: false,
@@ -307,6 +359,7 @@ fn new_session(
         mark: (0, 0),
         turns: None,
         stored: None,
+        sleeper: None,
     }
 }
 
@@ -367,7 +420,7 @@ fn is_safe(template: &str, rendered: &str) -> bool {
 }
 
 /// What speaks against publishing this Will, so that its client hears of it while it can.
-fn will_refusal(will: &Will, limits: &MqttConfig) -> Option<Closing> {
+pub(super) fn will_refusal(will: &Will, limits: &MqttConfig) -> Option<Closing> {
     if will.qos > limits.max_qos_allowed {
         return Some(Closing::new(ReasonCode::QoSNotSupported));
     }

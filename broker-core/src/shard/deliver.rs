@@ -3,11 +3,11 @@
 use crate::{
     Delivery, Event, LinkId, PacketId, QoS, Timestamp,
     hooks::HookPoint,
-    session::{Queued, Reading, Sending, SessionKey, Stored},
+    session::{Queued, Sending, SessionKey, Stored},
     store::format::Name,
 };
 
-use super::{Shard, commit::Held};
+use super::Shard;
 
 /// Messages that one session sends before others have their turn.
 const SLICE: usize = 256;
@@ -73,24 +73,34 @@ impl Shard {
             if !session.takes_messages() || is_fetching {
                 return;
             }
-            let is_read = |stored: &Stored| stored.reading == Reading::Live;
-            if is_ranked && !session.stored.as_deref().is_none_or(is_read) {
+            if is_ranked && !session.stored.as_deref().is_none_or(Stored::has_read_all) {
                 // What goes first is not known yet.
                 return self.read_on(key);
             }
             let link = session.link;
             match session.outgoing.next_sending(now, &mut expired) {
-                Some(sending) => self.put_on_wire(now, link, key, sending),
+                Some(sending) => {
+                    if let Some(awake) = session
+                        .sleeper
+                        .as_mut()
+                        .and_then(|sleeper| sleeper.awake.as_mut())
+                    {
+                        awake.count(&sending);
+                    }
+                    self.put_on_wire(now, link, key, sending);
+                }
                 None => {
                     self.drop_expired(now, key, &mut expired);
                     self.arm_retry(now, key);
                     self.read_on(key);
-                    return self.pump_replays(now, key);
+                    self.pump_replays(now, key);
+                    return self.tell_drained(key);
                 }
             }
         }
         self.drop_expired(now, key, &mut expired);
         self.read_on(key);
+        self.tell_drained(key);
         self.ready.push_back(key);
     }
 
@@ -148,7 +158,7 @@ impl Shard {
             subscription_ids,
         });
         if must_be_stored {
-            self.hold(Held::Event(link, event));
+            self.hold_event(link, event);
         } else if is_exact || is_from_journal {
             // A repetition does not overtake what the first one waits for, nor QoS 1 a message of QoS 2 before it.
             self.acknowledge(link, event);

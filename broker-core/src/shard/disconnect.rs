@@ -8,7 +8,7 @@ use crate::{
     session::{SessionKey, Tenant},
 };
 
-use super::{Link, Shard, connect::Stage};
+use super::{Link, Shard, asleep::sleep_of, commit::Held, connect::Stage, dormant::deadlines};
 
 impl Shard {
     /// The peer reports the end of its connection.
@@ -74,6 +74,9 @@ impl Shard {
         };
         let (link, connected_at) = (session.link, session.connected_at);
         let expiry_interval = session.expiry_interval;
+        // Who wakes and falls asleep again has not been there for others.
+        let is_silent = session.is_awake();
+        let until = sleep_of(session, now, cause);
         session.outgoing.disconnect();
         session.retry_at = Timestamp::NEVER;
         // Nothing is sent on it any more, not even the client's own Will.
@@ -82,7 +85,6 @@ impl Shard {
             session.will = None;
         }
         self.links.remove(&link);
-        self.metrics.client_disconnected.inc();
         self.stats
             .connections
             .set(self.stats.connections.get().saturating_sub(1));
@@ -90,18 +92,34 @@ impl Shard {
             self.emit(link, Event::Close(Box::new(closing)));
         }
         self.announce_presence(key, false);
-        self.disconnected_point(now, key, cause, connected_at, user_properties);
-        let will_at = self.schedule_will(now, key);
-        if expiry_interval == 0 {
+        if !is_silent {
+            self.metrics.client_disconnected.inc();
+            self.disconnected_point(now, key, cause, connected_at, user_properties);
+        }
+        let will_at = match until {
+            Some(_) => Timestamp::NEVER,
+            None => self.schedule_will(now, key),
+        };
+        if expiry_interval == 0 && until.is_none() {
             return self.terminate(now, key, Some(cause));
         }
         self.redispatch_session(now, key);
         self.settle_shared(key);
-        let expires_at = match expiry_interval {
-            u32::MAX => Timestamp::NEVER,
-            seconds => now.after_secs(u64::from(seconds)),
-        };
-        self.sleep(key, expires_at, will_at);
+        match until {
+            Some(until) => self.fall_asleep(key, until),
+            None => {
+                if let Some(sleeper) = &mut self.session_mut(key).sleeper {
+                    sleeper.until = Timestamp::NEVER;
+                    sleeper.awake = None;
+                }
+                let (expires_at, _) = deadlines(now, expiry_interval, None);
+                self.go_dormant(key, expires_at, will_at);
+            }
+        }
+        if let (Some(_), DisconnectCause::Asleep(_)) = (until, cause) {
+            self.metrics.client_asleep.inc();
+            self.hold(Held::Asleep(link));
+        }
     }
 
     /// Ends the session: publishes a Will that waits, gives away what others may have, forgets the rest.

@@ -3,9 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    ClientId, Timestamp, Will,
-    filter_index::FilterId,
-    session::{Dormant, DormantWill, Outgoing, Reading, Rest, Session, SessionKey, Stored, Tenant},
+    ClientId, ClientInfo, Connect, Timestamp, Will,
+    session::{Awake, Dormant, DormantWill, Outgoing, Reading, Rest, Session, SessionKey, Stored, Tenant},
     store::{
         Sequence,
         format::{CursorEntry, Name, PresenceEntry, SessionEntry, Token},
@@ -32,6 +31,7 @@ impl Shard {
                 Reading::Behind
             },
             beyond: Sequence::FIRST,
+            gate: Sequence::END,
             ahead: BTreeSet::new(),
             complete: BTreeSet::new(),
             settled_from: Sequence::FIRST,
@@ -46,16 +46,24 @@ impl Shard {
         })
     }
 
-    /// Writes the session's own entry, as one that is connected.
+    /// Writes the session's own entry, as one that is connected or awake.
     pub(super) fn store_session(&mut self, key: SessionKey) {
         let session = self.session(key);
         let Some(token) = session.stored.as_ref().map(|stored| stored.token) else {
             return;
         };
+        let presence = match &session.sleeper {
+            // If the process is killed now, the client sleeps on.
+            Some(sleeper) if sleeper.until < Timestamp::NEVER => PresenceEntry::Asleep {
+                until: sleeper.until,
+                is_awake: true,
+            },
+            _ => PresenceEntry::Online,
+        };
         let entry = SessionEntry {
             client: (*session.client).clone(),
             expiry_interval: session.expiry_interval,
-            presence: PresenceEntry::Online,
+            presence,
             will: session.will.as_deref().cloned(),
             repeats_before: session
                 .stored
@@ -65,9 +73,11 @@ impl Shard {
         self.put(Name::Session(token), entry.encode());
     }
 
-    /// The connection of a persistent session has ended: little of it is left in memory.
-    pub(super) fn sleep(&mut self, key: SessionKey, expires_at: Timestamp, will_at: Timestamp) {
+    /// The connection of a persistent session has ended: little of it is left in memory. If its client sleeps, as
+    /// `Session::sleeper` says, so is what waits for it at QoS 0.
+    pub(super) fn go_dormant(&mut self, key: SessionKey, expires_at: Timestamp, will_at: Timestamp) {
         let tail = self.tail.next;
+        let keeps_qos0 = self.common.config.mqtt.mqueue_store_qos0;
         let Some(session) = self.online_mut(key) else {
             return;
         };
@@ -84,76 +94,85 @@ impl Shard {
             .iter()
             .map(|replay| (replay.number, Arc::clone(&replay.filter)))
             .collect();
-        session.outgoing.park();
+        session.sleeper = session.sleeper.take().filter(|sleeper| !sleeper.is_empty());
+        let is_asleep = session
+            .sleeper
+            .as_ref()
+            .is_some_and(|sleeper| sleeper.until < Timestamp::NEVER);
+        session.outgoing.park(is_asleep && keeps_qos0);
         let cursor = CursorEntry {
             next: stored.next,
             packet_id: session.outgoing.next_packet_id(),
             order: session.outgoing.sent(),
         };
         let changes = Changes::of(&mut session.outgoing, &mut stored.complete, cursor.next);
-        let entry = SessionEntry {
-            client: (*session.client).clone(),
-            expiry_interval: session.expiry_interval,
-            presence: PresenceEntry::Offline { expires_at, will_at },
-            will: session.will.as_deref().cloned(),
-            repeats_before: stored.repeats_before,
-        };
+        let (client, will) = (Arc::clone(&session.client), session.will.as_deref().cloned());
         let dormant = dormant_of(session, &stored, &replays, (expires_at, will_at));
+        let entry = entry_of(&dormant, &client, will);
         let client_id = dormant.client_id.clone();
         for (number, _) in &replays {
             self.replays.remove(number);
-        }
-        let routes: Vec<FilterId> = {
-            let plain = dormant
-                .subscriptions
-                .iter()
-                .filter(|one| one.kind.group().is_none());
-            plain.map(|one| one.route).collect()
-        };
-        for route in routes {
-            self.index.get_mut(route).subscribers.remove(key);
         }
         self.put(Name::Session(stored.token), entry.encode());
         let cursor = Some(cursor).filter(|_| stored.cursor != Some(cursor));
         self.write_changes(client_id, stored.token, changes, cursor);
         self.sessions[key.0 as usize] = Tenant::Dormant(Box::new(dormant));
+        if !is_asleep {
+            self.leave_routes(key);
+        }
         self.arm_session(key);
+    }
+
+    /// Messages reach the session's plain subscriptions as they are published.
+    pub(super) fn join_routes(&mut self, key: SessionKey) {
+        let subscriptions = self.sessions[key.0 as usize].subscriptions().iter();
+        for one in subscriptions.filter(|one| one.kind.group().is_none()) {
+            self.index.get_mut(one.route).subscribers.insert(Subscriber {
+                session: key,
+                id: one.id.unwrap_or(0),
+                options: one.options,
+                durable: one.durable,
+            });
+        }
+    }
+
+    /// They do not any more.
+    pub(super) fn leave_routes(&mut self, key: SessionKey) {
+        let subscriptions = self.sessions[key.0 as usize].subscriptions().iter();
+        for one in subscriptions.filter(|one| one.kind.group().is_none()) {
+            self.index.get_mut(one.route).subscribers.remove(key);
+        }
     }
 
     /// The client of a persistent session is back: `session` is what its CONNECT makes of it, and gets everything
     /// that was kept.
-    pub(super) fn wake(&mut self, key: SessionKey, mut session: Session) -> Vec<Arc<str>> {
-        let begun = self.has_begun();
+    pub(super) fn resume(
+        &mut self,
+        key: SessionKey,
+        mut session: Session,
+        connect: &Connect,
+    ) -> Vec<Arc<str>> {
+        let (begun, end) = (self.has_begun(), self.tail.next);
+        let mut stored = self.new_stored(&session.client.client_id);
         let place = &mut self.sessions[key.0 as usize];
         let Tenant::Dormant(dormant) = place else {
             return Vec::new();
         };
-        let mut stored = Stored {
-            token: dormant.token(),
-            next: dormant.next,
-            reading: Reading::Behind,
-            beyond: Sequence::FIRST,
-            ahead: BTreeSet::new(),
-            complete: BTreeSet::new(),
-            settled_from: dormant.settled_from(),
-            unsettled: u32::try_from(
-                dormant
-                    .subscriptions
-                    .iter()
-                    .filter(|one| one.since == Sequence::END)
-                    .count(),
-            )
-            .expect("fewer than 2^32 subscriptions"),
-            replayed: Vec::new(),
-            had: BTreeSet::new(),
-            interest: None,
-            is_dirty: false,
-            cursor: None,
-            repeats_before: dormant.repeats_before,
-            fetching: None,
-        };
-        if begun && dormant.next >= self.tail.next {
+        let subscriptions = dormant.subscriptions.iter();
+        let unsettled = subscriptions.filter(|one| one.since == Sequence::END).count();
+        stored.next = dormant.next;
+        stored.reading = Reading::Behind;
+        stored.settled_from = dormant.settled_from();
+        stored.unsettled = u32::try_from(unsettled).expect("fewer than 2^32 subscriptions");
+        stored.repeats_before = dormant.repeats_before;
+        if connect.wake.is_some() {
+            // What is committed from now on waits for the next time.
+            stored.gate = end;
+        } else if begun && dormant.next >= end {
             stored.reading = Reading::Live;
+        }
+        if connect.keeps_old_will() {
+            session.will = dormant.will.take().map(|waiting| Box::new(waiting.will));
         }
         session.subscriptions = std::mem::take(&mut dormant.subscriptions);
         session.outgoing.go_on(dormant.packet_id, dormant.order);
@@ -175,41 +194,71 @@ impl Shard {
             replays = interrupted;
         }
         session.armed = dormant.armed;
-        session.stored = Some(Box::new(stored));
-        let plain = session
-            .subscriptions
-            .iter()
-            .filter(|one| one.kind.group().is_none());
-        for one in plain {
-            self.index.get_mut(one.route).subscribers.insert(Subscriber {
-                session: key,
-                id: one.id.unwrap_or(0),
-                options: one.options,
-                durable: one.durable,
+        session.stored = Some(stored);
+        session.sleeper = dormant.sleeper.take();
+        if connect.wake.is_some() {
+            session.expiry_interval = dormant.expiry_interval;
+            session.sleeper.get_or_insert_default().awake = Some(Awake {
+                qos0_left: session.outgoing.queued_qos0(),
+                is_drained: false,
             });
+        } else if let Some(sleeper) = &mut session.sleeper {
+            sleeper.until = Timestamp::NEVER;
         }
         *place = Tenant::Online(Box::new(session));
+        self.join_routes(key);
         replays
     }
 
     /// The Will of a session without a connection was published.
-    pub(super) fn store_without_will(&mut self, key: SessionKey, client: &Arc<crate::ClientInfo>) {
+    pub(super) fn store_without_will(&mut self, key: SessionKey, client: &Arc<ClientInfo>) {
         let Tenant::Dormant(dormant) = &self.sessions[key.0 as usize] else {
             return;
         };
-        let entry = SessionEntry {
-            client: (**client).clone(),
-            expiry_interval: dormant.expiry_interval,
-            presence: PresenceEntry::Offline {
-                expires_at: dormant.expires_at,
-                will_at: Timestamp::NEVER,
-            },
-            will: None,
-            repeats_before: dormant.repeats_before,
-        };
+        let entry = entry_of(dormant, client, None);
         let token = dormant.token();
         self.put(Name::Session(token), entry.encode());
     }
+}
+
+/// The entry of a session without a connection.
+fn entry_of(dormant: &Dormant, client: &ClientInfo, will: Option<Will>) -> SessionEntry {
+    SessionEntry {
+        client: client.clone(),
+        expiry_interval: dormant.expiry_interval,
+        presence: presence_of(dormant),
+        will,
+        repeats_before: dormant.repeats_before,
+    }
+}
+
+pub(super) fn presence_of(dormant: &Dormant) -> PresenceEntry {
+    match dormant.asleep_until() {
+        Timestamp::NEVER => PresenceEntry::Offline {
+            expires_at: dormant.expires_at,
+            will_at: dormant.will_at,
+        },
+        until => PresenceEntry::Asleep {
+            until,
+            is_awake: false,
+        },
+    }
+}
+
+/// When the session of a client that counts as lost from `lost_at` on ends, and when its Will is published.
+pub(super) fn deadlines(
+    lost_at: Timestamp,
+    expiry_interval: u32,
+    will: Option<&Will>,
+) -> (Timestamp, Timestamp) {
+    let expires_at = match expiry_interval {
+        u32::MAX => Timestamp::NEVER,
+        seconds => lost_at.after_secs(u64::from(seconds)),
+    };
+    let will_at = will.map_or(Timestamp::NEVER, |will| {
+        lost_at.after_secs(u64::from(will.delay_interval)).min(expires_at)
+    });
+    (expires_at, will_at)
 }
 
 fn dormant_of(
@@ -228,8 +277,12 @@ fn dormant_of(
     let outgoing = std::mem::replace(&mut session.outgoing, Outgoing::new(1));
     let awaiting_rel = std::mem::take(&mut session.awaiting_rel);
     session.subscriptions.shrink();
-    let is_needed =
-        !outgoing.is_idle() || !awaiting_rel.is_empty() || !stored.complete.is_empty() || !replays.is_empty();
+    let rest = Rest {
+        outgoing,
+        awaiting_rel,
+        complete: stored.complete.clone(),
+        replays: replays.iter().map(|(_, filter)| Arc::clone(filter)).collect(),
+    };
     Dormant {
         client_id: session.client.client_id.clone(),
         expiry_interval: session.expiry_interval,
@@ -241,14 +294,8 @@ fn dormant_of(
         repeats_before: stored.repeats_before,
         packet_id,
         order,
-        rest: is_needed.then(|| {
-            Box::new(Rest {
-                outgoing,
-                awaiting_rel,
-                complete: stored.complete.clone(),
-                replays: replays.iter().map(|(_, filter)| Arc::clone(filter)).collect(),
-            })
-        }),
+        rest: (!rest.is_empty()).then(|| Box::new(rest)),
+        sleeper: session.sleeper.take(),
         armed: session.armed,
     }
 }

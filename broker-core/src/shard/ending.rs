@@ -8,7 +8,7 @@ use crate::{
     session::{Ending, SessionKey, Tenant},
 };
 
-use super::{FastMap, Shard};
+use super::{FastMap, Link, Shard, connect::Stage};
 
 /// Subscriptions that end before the worker has its turn again.
 const SLICE: usize = 512;
@@ -70,7 +70,12 @@ impl Shard {
         self.endings.by_client.remove(tenant.client_id());
         self.stats.sessions.set(self.sessions.len() as u64);
         for (link, grant) in self.endings.waiting.remove(&key).into_iter().flatten() {
-            self.admit(now, link, grant);
+            // The link may have been connected again by another client, who is not admitted yet.
+            let is_same = matches!(self.links.get(&link), Some(Link::Connecting(connecting))
+                if connecting.client_id == *tenant.client_id() && matches!(connecting.stage, Stage::Admitted));
+            if is_same {
+                self.admit(now, link, grant);
+            }
         }
     }
 

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 
 use crate::{
     ClientId, Closing, DisconnectCause, Event, LinkId, PacketId, ReasonCode, Timestamp,
-    session::Tenant,
+    session::{SessionKey, Tenant},
     store::{
         Fault, JournalError, Key, Sequence, Value, Write,
         format::{Name, Token},
     },
 };
 
-use super::{Link, Shard, ShardMessage, commit::Held};
+use super::{Shard, ShardMessage, commit::Held};
 
 /// Time before a store that did not take a commit is tried again.
 const RETRY_MS: u64 = 1000;
@@ -76,7 +76,17 @@ impl Shard {
     /// The commit that was to be waited for has failed: nothing that it promised is said.
     pub(super) fn fail(&mut self, now: Timestamp, held: Held, error: &JournalError) {
         match held {
-            Held::Event(link, event) => self.fail_event(now, link, event, error),
+            Held::Event {
+                link,
+                connection,
+                event,
+            } => {
+                if let Some(key) = self.connected(link, connection) {
+                    self.fail_event(now, link, key, event, error);
+                }
+            }
+            // The client asks again, and it will be written by then.
+            Held::Asleep(_) => {}
             Held::Received(client_id, packet_id) => {
                 if let Some(awaiting) = self.awaiting_rel(&client_id) {
                     awaiting.retain(|awaited| *awaited != packet_id);
@@ -172,10 +182,14 @@ impl Shard {
     }
 
     /// MQTT 5 clients are told that their message was not taken; others lose their connection and try again.
-    fn fail_event(&mut self, now: Timestamp, link: LinkId, event: Event, error: &JournalError) {
-        let Some(&Link::Online(key)) = self.links.get(&link) else {
-            return;
-        };
+    fn fail_event(
+        &mut self,
+        now: Timestamp,
+        link: LinkId,
+        key: SessionKey,
+        event: Event,
+        error: &JournalError,
+    ) {
         let session = self.session_mut(key);
         session.held = session.held.saturating_sub(1);
         session.outgoing.forget_stored();
@@ -187,6 +201,9 @@ impl Shard {
             Event::PubRec(packet_id, _) if session.is_v5() => {
                 self.emit(link, Event::PubRec(packet_id, reason));
             }
+            // It stands in memory and will be written; that it is safe is not said.
+            Event::Noted(number, _) => self.emit(link, Event::Noted(number, reason)),
+            Event::WillSet(_) => self.emit(link, Event::WillSet(reason)),
             Event::Connected(connected) => {
                 if !connected.session_present {
                     // Nobody was told that there is a session.
@@ -196,8 +213,10 @@ impl Shard {
                     ReasonCode::ServerUnavailable,
                     "the session cannot be stored at present",
                 );
-                // Its connection was none.
-                session.will = None;
+                // Its connection was none, and the Will that it brought is none.
+                if connected.will.is_none() {
+                    session.will = None;
+                }
                 self.end_connection(now, key, DisconnectCause::ByServer(closing.reason), None, &[]);
                 self.emit(link, Event::Refused(Box::new(closing)));
             }

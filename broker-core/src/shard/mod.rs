@@ -8,6 +8,7 @@
 //! node, and a takeover is always a matter of one shard.
 
 mod acknowledge;
+mod asleep;
 mod authenticate;
 mod backlog;
 mod ban;
@@ -25,6 +26,7 @@ mod fail;
 mod flush;
 mod group;
 mod lease;
+mod note;
 mod owned;
 mod peers;
 mod points;
@@ -196,6 +198,8 @@ pub struct Shard {
     routes_changed: u64,
     routes_confirmed: u64,
     receivers: Vec<Receiver>,
+    /// The same of those whose clients sleep: one for each of their subscriptions.
+    sleepers: Vec<Receiver>,
 }
 
 /// A link as its shard sees it.
@@ -286,6 +290,7 @@ impl Shard {
             routes_changed: 0,
             routes_confirmed: 0,
             receivers: Vec::new(),
+            sleepers: Vec::new(),
         }
     }
 
@@ -344,8 +349,8 @@ impl Shard {
             Request::Undeliverable(packet_id) => self.undeliverable(now, key, packet_id),
             Request::Subscribe(subscribe) => self.subscribe(now, link, key, *subscribe),
             Request::Unsubscribe(unsubscribe) => self.unsubscribe(now, link, key, *unsubscribe),
-            Request::Note(number, _) => self.emit(link, Event::Noted(number, ReasonCode::QuotaExceeded)),
-            Request::SetWill(_) => self.emit(link, Event::WillSet(ReasonCode::QuotaExceeded)),
+            Request::Note(number, value) => self.note(link, key, number, value),
+            Request::SetWill(will) => self.set_will(link, key, will),
             Request::Connect(_) | Request::Auth(_) | Request::Disconnect(_) => {}
         }
     }

@@ -69,7 +69,7 @@ impl Shard {
                 if let (QoS::AtLeastOnce, Some(packet_id)) = (qos, packet_id) {
                     let event = Event::PubAck(packet_id, reason);
                     if is_stored {
-                        self.hold(Held::Event(link, event));
+                        self.hold_event(link, event);
                     } else {
                         self.acknowledge(link, event);
                     }
@@ -107,7 +107,7 @@ impl Shard {
                 ReasonCode::Success
             };
             // If the first one still waits for the store, so does this answer.
-            return self.hold(Held::Event(link, Event::PubRec(packet_id, reason)));
+            return self.hold_event(link, Event::PubRec(packet_id, reason));
         }
         if session.awaiting_rel.len() >= limit {
             // [MQTT-3.3.4-9]
@@ -154,7 +154,7 @@ impl Shard {
         let event = Event::PubRec(packet_id, reason);
         if is_stored {
             self.pause_if_full(link);
-            self.hold(Held::Event(link, event));
+            self.hold_event(link, event);
         } else {
             self.acknowledge(link, event);
         }
@@ -348,7 +348,8 @@ impl Shard {
         if !is_stored || message.qos() == QoS::AtMostOnce {
             remote = remote.union(remote_durable);
         }
-        let mut is_matched = !receivers.is_empty() || !remote.is_empty() || is_durable;
+        let mut is_matched =
+            !receivers.is_empty() || !self.sleepers.is_empty() || !remote.is_empty() || is_durable;
         self.hand_out(now, message, &mut receivers, is_stored);
         for shard in remote.iter() {
             self.forward(shard, ShardMessage::Publish(message.clone(), is_stored));

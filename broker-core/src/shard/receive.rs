@@ -53,6 +53,9 @@ impl Shard {
     /// The receivers on this shard, each once: overlapping subscriptions of a session become one delivery at the
     /// highest QoS with all subscription identifiers ([MQTT-3.3.4-2..4], and [MQTT-3.3.5-1] of 3.1.1).
     ///
+    /// Those whose clients sleep are gathered beside, once for each of their subscriptions, until
+    /// [`Shard::hand_out`].
+    ///
     /// With `sequence` only the subscriptions that get the message from this place of the journal.
     pub(super) fn collect(
         &mut self,
@@ -65,6 +68,7 @@ impl Shard {
         self.published += 1;
         let number = self.published;
         let (sessions, metrics) = (&mut self.sessions, &self.metrics);
+        let sleepers = &mut self.sleepers;
         // Its publisher may be a client of this shard though it comes from another: a delayed message does, after a
         // start with another number of shards.
         let publisher_id = &message.origin().client_id;
@@ -81,6 +85,10 @@ impl Shard {
                     return;
                 }
                 let Some(session) = sessions[subscriber.session.0 as usize].online_mut() else {
+                    if sequence.is_none() {
+                        let retain_as_published = subscriber.options.retain_as_published;
+                        sleepers.push(Receiver::new(subscriber, retain_as_published));
+                    }
                     return;
                 };
                 if sequence.is_some_and(|sequence| !session.is_due(sequence, id)) {
@@ -125,6 +133,30 @@ impl Shard {
             self.deliver(now, receiver.session, item);
         }
         self.receivers = std::mem::take(receivers);
+        if !self.sleepers.is_empty() {
+            self.hand_to_sleepers(now, message);
+        }
+    }
+
+    /// What sleepers get at QoS 0; the rest stands in the journal.
+    fn hand_to_sleepers(&mut self, now: Timestamp, message: &Message) {
+        let upgrade = self.common.config.mqtt.upgrade_qos;
+        let mut sleepers = std::mem::take(&mut self.sleepers);
+        sleepers.sort_by_key(|receiver| receiver.session);
+        sleepers.dedup_by(|next, first| {
+            let is_same = next.session == first.session;
+            if is_same {
+                first.join(next);
+            }
+            is_same
+        });
+        for receiver in sleepers.drain(..) {
+            let item = receiver.item(message, upgrade, None);
+            if item.qos == QoS::AtMostOnce {
+                self.keep_asleep(now, receiver.session, item);
+            }
+        }
+        self.sleepers = sleepers;
     }
 }
 
@@ -146,6 +178,14 @@ impl Receiver {
         self.retain_as_published |= retain_as_published;
         self.durable |= subscriber.durable;
         self.add_id(subscriber.id);
+    }
+
+    /// Another subscription of the same session.
+    fn join(&mut self, other: &Receiver) {
+        self.qos = self.qos.max(other.qos);
+        self.retain_as_published |= other.retain_as_published;
+        self.durable |= other.durable;
+        self.ids.extend(other.ids.iter().copied());
     }
 
     fn item(&self, message: &Message, upgrade: bool, sequence: Option<Sequence>) -> Queued {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::{
     Message, PacketId, ShardId, Timestamp,
     session::{Kind, SessionKey, Subscription},
@@ -56,12 +58,13 @@ pub(super) struct FilterPart {
     pub(super) replay: bool,
 }
 
-/// Deliveries and messages under way.
+/// Deliveries and messages under way, and notes.
 #[derive(Debug, Default)]
 pub(super) struct Exchanges {
     pub(super) received: Vec<PacketId>,
     pub(super) outgoing: Vec<(PacketId, OutgoingEntry)>,
     pub(super) complete: Vec<Sequence>,
+    pub(super) notes: Vec<(u16, Bytes)>,
 }
 
 /// Entries of one shared group.
@@ -147,6 +150,11 @@ impl Shard {
                 self.exchanges(client).outgoing.push((packet_id, outgoing));
             }
             Name::Complete(client, sequence) => self.exchanges(client).complete.push(sequence),
+            Name::Note(client, number) => {
+                // The value may be a part of something larger.
+                let note = (number, Bytes::copy_from_slice(value));
+                self.exchanges(client).notes.push(note);
+            }
             Name::Group(group) => {
                 let found = GroupEntry::decode(value)?;
                 self.group_parts(group).entry = Some(found);

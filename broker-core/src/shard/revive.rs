@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     ClientId, Timestamp,
-    session::{Dormant, DormantWill, Kind, Outgoing, Rest, SessionKey, SharedTarget, Subscriptions, Tenant},
+    session::{
+        Dormant, DormantWill, Kind, Outgoing, Rest, SessionKey, SharedTarget, Sleeper, Subscriptions, Tenant,
+    },
     store::{
         Sequence,
         format::{Name, PresenceEntry, SessionEntry, Token},
@@ -13,6 +15,7 @@ use crate::{
 
 use super::{
     RouteChange, Shard,
+    dormant::{deadlines, presence_of},
     owned::OwnedGroup,
     restore::{GroupParts, Parts},
     route::Member,
@@ -71,6 +74,9 @@ impl Shard {
         for sequence in exchanges.complete {
             self.delete(Name::Complete(token, sequence));
         }
+        for (number, _) in exchanges.notes {
+            self.delete(Name::Note(token, number));
+        }
     }
 
     pub(super) fn restore_session(
@@ -99,9 +105,8 @@ impl Shard {
         }
         subscriptions.shrink();
         let client_id = entry.client.client_id.clone();
-        let was_online = entry.presence == PresenceEntry::Online;
-        let (expires_at, will_at) =
-            presence(now, &entry.presence, entry.expiry_interval, entry.will.as_ref());
+        let (expires_at, will_at, until, was_online) = presence(now, &entry);
+        let sleeper = restore_sleeper(until, &mut parts);
         let cursor = parts.cursor.as_deref().copied();
         let first = subscriptions
             .iter()
@@ -125,6 +130,7 @@ impl Shard {
             order,
             subscriptions,
             rest,
+            sleeper,
             armed: Timestamp::NEVER,
         };
         let count = dormant.subscriptions.len() as u64;
@@ -132,6 +138,9 @@ impl Shard {
         let at = self.sessions.insert(Tenant::Dormant(Box::new(dormant)));
         let key = SessionKey(u32::try_from(at).expect("fewer than 2^32 sessions fit into memory"));
         self.by_client.insert(client_id.clone(), key);
+        if until < Timestamp::NEVER {
+            self.join_routes(key);
+        }
         self.restore_memberships(key, &client_id);
         self.restore_exclusive(key, &client_id);
         if was_online {
@@ -171,10 +180,7 @@ impl Shard {
                 continue;
             };
             entry.repeats_before = dormant.repeats_before;
-            entry.presence = PresenceEntry::Offline {
-                expires_at: dormant.expires_at,
-                will_at: dormant.will_at,
-            };
+            entry.presence = presence_of(dormant);
             let token = dormant.token();
             self.close_full_commit();
             self.put(Name::Session(token), entry.encode());
@@ -252,32 +258,33 @@ impl Shard {
     }
 }
 
-/// When a session ends and its Will is published. If its client was connected when the process was killed, it lost its
-/// connection then; that is counted from the start of this one.
-fn presence(
-    now: Timestamp,
-    presence: &PresenceEntry,
-    expiry_interval: u32,
-    will: Option<&crate::Will>,
-) -> (Timestamp, Timestamp) {
-    match *presence {
-        PresenceEntry::Offline { expires_at, will_at } => (expires_at, will_at),
+/// When the session ends, its Will is published, and the sleep of its client is over; and whether it was there when the
+/// process was killed. One that was connected lost its connection then; that is counted from the start of this process.
+fn presence(now: Timestamp, entry: &SessionEntry) -> (Timestamp, Timestamp, Timestamp, bool) {
+    let will = entry.will.as_ref();
+    match entry.presence {
+        PresenceEntry::Offline { expires_at, will_at } => (expires_at, will_at, Timestamp::NEVER, false),
+        PresenceEntry::Asleep { until, is_awake } => {
+            let (expires_at, will_at) = deadlines(until, entry.expiry_interval, will);
+            (expires_at, will_at, until, is_awake)
+        }
         PresenceEntry::Online => {
-            let expires_at = match expiry_interval {
-                u32::MAX => Timestamp::NEVER,
-                seconds => now.after_secs(u64::from(seconds)),
-            };
-            let will_at = will.map_or(Timestamp::NEVER, |will| {
-                now.after_secs(u64::from(will.delay_interval))
-            });
-            (
-                expires_at,
-                will_at.min(if will.is_some() {
-                    expires_at
-                } else {
-                    Timestamp::NEVER
-                }),
-            )
+            let (expires_at, will_at) = deadlines(now, entry.expiry_interval, will);
+            (expires_at, will_at, Timestamp::NEVER, true)
         }
     }
+}
+
+fn restore_sleeper(until: Timestamp, parts: &mut Parts) -> Option<Box<Sleeper>> {
+    let mut sleeper = Sleeper::default();
+    sleeper.until = until;
+    let exchanges = parts.exchanges.as_mut();
+    for (number, value) in exchanges
+        .into_iter()
+        .flat_map(|exchanges| exchanges.notes.drain(..))
+    {
+        // The limit was kept when they were written.
+        sleeper.note(number, Some(value));
+    }
+    (!sleeper.is_empty()).then(|| Box::new(sleeper))
 }

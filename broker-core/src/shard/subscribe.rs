@@ -11,12 +11,13 @@ use crate::{
     topic,
 };
 
-use super::{Link, Shard, ShardMessage, commit::Held};
+use super::{Shard, ShardMessage};
 
 /// A SUBSCRIBE on its way to its SUBACK.
 #[derive(Debug)]
 pub(super) struct Operation {
     link: LinkId,
+    connection: u64,
     client_id: ClientId,
     packet_id: PacketId,
     pub(super) id: Option<u32>,
@@ -92,6 +93,7 @@ impl Shard {
         let client_id = self.session(key).client.client_id.clone();
         let mut operation = Operation {
             link,
+            connection: self.session(key).connection,
             client_id,
             packet_id,
             id,
@@ -172,7 +174,7 @@ impl Shard {
 
     /// Goes on with an operation for which nothing is missing any more.
     fn advance(&mut self, now: Timestamp, number: u64, mut operation: Operation) {
-        let Some(&Link::Online(key)) = self.links.get(&operation.link) else {
+        let Some(key) = self.connected(operation.link, operation.connection) else {
             return self.abandon(&operation);
         };
         if operation.waiting == 0 && operation.stage == Stage::Claiming {
@@ -196,7 +198,7 @@ impl Shard {
         let event = Event::SubAck(operation.packet_id, codes);
         if self.token(key).is_some() {
             self.pause_if_full(operation.link);
-            self.hold(Held::Event(operation.link, event));
+            self.hold_event(operation.link, event);
         } else {
             self.acknowledge(operation.link, event);
         }

@@ -153,6 +153,9 @@ impl Shard {
         match &self.sessions[key.0 as usize] {
             Tenant::Dormant(dormant) => {
                 let (will_at, expires_at) = (dormant.will_at, dormant.expires_at);
+                if dormant.asleep_until() <= now {
+                    self.sleep_over(now, key);
+                }
                 if will_at <= now {
                     self.will_due(now, key);
                 }

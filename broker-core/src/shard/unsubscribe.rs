@@ -8,7 +8,7 @@ use crate::{
     session::{Kind, SessionKey, SharedTarget},
 };
 
-use super::{Shard, commit::Held};
+use super::Shard;
 
 impl Shard {
     pub(super) fn unsubscribe(
@@ -45,7 +45,7 @@ impl Shard {
         let event = Event::UnsubAck(unsubscribe.packet_id, codes);
         if self.token(key).is_some() {
             self.pause_if_full(link);
-            self.hold(Held::Event(link, event));
+            self.hold_event(link, event);
         } else {
             self.acknowledge(link, event);
         }

@@ -12,11 +12,15 @@ use crate::{
 };
 
 impl Outgoing {
-    /// What waits goes back to where it came from; messages that stand in the journal are left to it.
-    pub(crate) fn park(&mut self) {
-        self.queue = std::collections::VecDeque::new();
-        self.queue_bytes = 0;
-        self.queue_qos0 = 0;
+    /// What waits goes back to where it came from; messages that stand in the journal are left to it. QoS 0 comes from
+    /// nowhere: it goes, unless the client sleeps.
+    pub(crate) fn park(&mut self, keeps_qos0: bool) {
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.retain(|item| keeps_qos0 && item.qos == QoS::AtMostOnce && item.shared.is_none());
+        queue.shrink_to_fit();
+        self.queue_bytes = queue.iter().map(Queued::weight).sum();
+        self.queue_qos0 = queue.len();
+        self.queue = queue;
         // All leases of QoS 1 were given back.
         self.repeated.clear();
         for entry in &mut self.inflight {
@@ -59,6 +63,25 @@ impl Outgoing {
     /// Messages and bytes that wait.
     pub(crate) fn queued(&self) -> (usize, usize) {
         (self.queue.len(), self.queue_bytes)
+    }
+
+    /// Messages of QoS 0 that wait.
+    pub(crate) fn queued_qos0(&self) -> usize {
+        self.queue_qos0
+    }
+
+    /// Takes out what waits at QoS 0 and is not wanted any more.
+    pub(crate) fn take_queued_qos0(&mut self, is_old: impl Fn(&Queued) -> bool) -> Vec<Queued> {
+        let mut taken = Vec::new();
+        let mut at = 0;
+        while let Some(item) = self.queue.get(at) {
+            if item.qos == QoS::AtMostOnce && is_old(item) {
+                taken.extend(self.unqueue(at));
+            } else {
+                at += 1;
+            }
+        }
+        taken
     }
 
     /// The first message of the session's own reading that was not sent; `next` if all were.

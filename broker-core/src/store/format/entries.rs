@@ -41,6 +41,13 @@ pub enum PresenceEntry {
         /// The Will is published; [`Timestamp::NEVER`]: never.
         will_at: Timestamp,
     },
+    /// It slept, and is lost if it is not back in time.
+    Asleep {
+        /// When that is: from then on its Will is due and its session expires.
+        until: Timestamp,
+        /// It had woken for what waited for it: if it is so at a start, the process was killed.
+        is_awake: bool,
+    },
 }
 
 impl SessionEntry {
@@ -56,6 +63,11 @@ impl SessionEntry {
                 to.u8(1);
                 to.u64(expires_at.as_millis());
                 to.u64(will_at.as_millis());
+            }
+            PresenceEntry::Asleep { until, is_awake } => {
+                to.u8(2);
+                to.u64(until.as_millis());
+                to.u8(u8::from(is_awake));
             }
         }
         to.u8(u8::from(self.will.is_some()));
@@ -76,14 +88,7 @@ impl SessionEntry {
         let entry = SessionEntry {
             client: decode_client(&mut from)?,
             expiry_interval: from.u32()?,
-            presence: if from.flag()? {
-                PresenceEntry::Offline {
-                    expires_at: Timestamp::from_millis(from.u64()?),
-                    will_at: Timestamp::from_millis(from.u64()?),
-                }
-            } else {
-                PresenceEntry::Online
-            },
+            presence: decode_presence(&mut from)?,
             will: if from.flag()? {
                 Some(decode_will(&mut from)?)
             } else {
@@ -94,6 +99,21 @@ impl SessionEntry {
         from.end()?;
         Ok(entry)
     }
+}
+
+fn decode_presence(from: &mut Decoder<'_>) -> Result<PresenceEntry, FormatError> {
+    Ok(match from.u8()? {
+        0 => PresenceEntry::Online,
+        1 => PresenceEntry::Offline {
+            expires_at: Timestamp::from_millis(from.u64()?),
+            will_at: Timestamp::from_millis(from.u64()?),
+        },
+        2 => PresenceEntry::Asleep {
+            until: Timestamp::from_millis(from.u64()?),
+            is_awake: from.flag()?,
+        },
+        _ => return Err(FormatError),
+    })
 }
 
 fn check_version(from: &mut Decoder<'_>) -> Result<(), FormatError> {

@@ -21,6 +21,8 @@ pub enum Name {
     Outgoing(Token, PacketId),
     /// A complete delivery beyond the session's cursor.
     Complete(Token, Sequence),
+    /// A note of the session's protocol, by its number.
+    Note(Token, u16),
     /// A shared group.
     Group(Token),
     /// A message of a shared group that a member has for good.
@@ -41,6 +43,7 @@ impl Name {
             Name::Received(client, packet_id) => format!("i.{client}.{:04x}", packet_id.get()),
             Name::Outgoing(client, packet_id) => format!("o.{client}.{:04x}", packet_id.get()),
             Name::Complete(client, sequence) => format!("x.{client}.{:016x}", sequence.0),
+            Name::Note(client, number) => format!("n.{client}.{number:04x}"),
             Name::Group(group) => format!("g.{group}"),
             Name::Taken(group, sequence) => format!("t.{group}.{:016x}", sequence.0),
             Name::Retained(topic) => format!("r.{topic}"),
@@ -65,6 +68,7 @@ impl Name {
             ("i", Some(packet)) => Name::Received(Token::parse(first)?, packet_id(packet)?),
             ("o", Some(packet)) => Name::Outgoing(Token::parse(first)?, packet_id(packet)?),
             ("x", Some(sequence)) => Name::Complete(Token::parse(first)?, Sequence(number(sequence)?)),
+            ("n", Some(number)) => Name::Note(Token::parse(first)?, u16::from_str_radix(number, 16).ok()?),
             ("g", None) => Name::Group(Token::parse(first)?),
             ("t", Some(sequence)) => Name::Taken(Token::parse(first)?, Sequence(number(sequence)?)),
             ("r", None) => Name::Retained(Token::parse(first)?),
@@ -83,6 +87,7 @@ impl Name {
             | Name::Received(token, _)
             | Name::Outgoing(token, _)
             | Name::Complete(token, _)
+            | Name::Note(token, _)
             | Name::Group(token)
             | Name::Taken(token, _)
             | Name::Retained(token) => token.shard(shards),
@@ -109,6 +114,8 @@ mod tests {
             Name::Received(token, packet_id),
             Name::Outgoing(token, PacketId::FIRST),
             Name::Complete(token, Sequence(7)),
+            Name::Note(token, 0),
+            Name::Note(token, u16::MAX),
             Name::Group(token),
             Name::Taken(token, Sequence::END),
             Name::Retained(token),
