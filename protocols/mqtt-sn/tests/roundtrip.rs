@@ -75,93 +75,109 @@ fn numbers() -> impl Strategy<Value = Numbers> {
         )
 }
 
-const KINDS: usize = 29;
+const KINDS: usize = 30;
 
 fn message<'a>(numbers: &Numbers, parts: &'a Parts) -> Message<'a> {
     let Numbers {
         msg_id,
         topic_id,
         byte,
+        duration,
+        flags,
         ..
     } = *numbers;
-    let qos = QoS::new(numbers.qos).unwrap_or(QoS::ExactlyOnce);
-    let return_code = ReturnCode::from(byte);
-    let will = Will {
-        qos,
-        retain: numbers.flags[0],
-        topic: &parts.name,
-    };
+    let (text, name, data) = (&*parts.text, &*parts.name, &*parts.data);
     let short = parts.short.as_bytes().try_into().expect("two octets");
-    let topic_name = match numbers.topic {
+    let qos = numbers.qos();
+    let will = Some(Will {
+        qos,
+        retain: flags[0],
+        topic: name,
+    });
+    let topic = match numbers.topic {
         0 => TopicName::Name(&parts.filter),
         1 => TopicName::Predefined(topic_id),
         _ => TopicName::Short(short),
     };
     match numbers.kind {
+        0 => Message::GwInfo {
+            gateway_id: byte,
+            address: data,
+        },
+        1 => Message::Connect(Connect {
+            will: flags[0],
+            clean_session: flags[1],
+            duration,
+            client_id: text,
+        }),
+        2 => Message::WillTopic(will),
+        3 => Message::WillMsg(data),
+        4 => Message::Register {
+            topic_id: TopicId(duration),
+            msg_id,
+            topic_name: name,
+        },
+        5 | 6 => Message::Publish(publish(numbers, short, data)),
+        7 => Message::Subscribe(Subscribe {
+            dup: flags[0],
+            qos,
+            msg_id,
+            topic,
+        }),
+        8 => Message::Unsubscribe { msg_id, topic },
+        9 => Message::PingReq(text),
+        10 => Message::WillTopicUpd(will),
+        11 => Message::WillMsgUpd(data),
+        other => short_message(other - 12, numbers),
+    }
+}
+
+/// A message without texts and data.
+fn short_message(kind: usize, numbers: &Numbers) -> Message<'static> {
+    let (byte, duration) = (numbers.byte, numbers.duration);
+    let (topic_id, msg_id) = (TopicId(duration), numbers.msg_id);
+    let return_code = ReturnCode::from(byte);
+    match kind {
         0 => Message::Advertise {
             gateway_id: byte,
-            duration: numbers.duration,
+            duration,
         },
         1 => Message::SearchGw { radius: byte },
-        2 => Message::GwInfo {
-            gateway_id: byte,
-            address: &parts.data,
-        },
-        3 => Message::Connect(Connect {
-            will: numbers.flags[0],
-            clean_session: numbers.flags[1],
-            duration: numbers.duration,
-            client_id: &parts.text,
-        }),
-        4 => Message::ConnAck(return_code),
-        5 => Message::WillTopicReq,
-        6 => Message::WillTopic(numbers.flags[1].then_some(will)),
-        7 => Message::WillMsgReq,
-        8 => Message::WillMsg(&parts.data),
-        9 => Message::Register {
-            topic_id: TopicId(numbers.duration),
-            msg_id,
-            topic_name: &parts.name,
-        },
-        10 => Message::RegAck {
-            topic_id: TopicId(numbers.duration),
+        2 => Message::ConnAck(return_code),
+        3 => Message::WillTopicReq,
+        4 => Message::WillTopic(None),
+        5 => Message::WillMsgReq,
+        6 => Message::RegAck {
+            topic_id,
             msg_id,
             return_code,
         },
-        11 | 28 => Message::Publish(publish(numbers, short, &parts.data)),
-        12 => Message::PubAck {
-            topic_id: TopicId(numbers.duration),
+        7 => Message::PubAck {
+            topic_id,
             msg_id,
             return_code,
         },
-        13 => Message::PubComp(MsgId(numbers.duration)),
-        14 => Message::PubRec(MsgId(numbers.duration)),
-        15 => Message::PubRel(MsgId(numbers.duration)),
-        16 => Message::Subscribe(Subscribe {
-            dup: numbers.flags[0],
-            qos,
-            msg_id,
-            topic: topic_name,
-        }),
-        17 => Message::SubAck {
-            qos,
-            topic_id: TopicId(numbers.duration),
+        8 => Message::PubComp(MsgId(duration)),
+        9 => Message::PubRec(MsgId(duration)),
+        10 => Message::PubRel(MsgId(duration)),
+        11 => Message::SubAck {
+            qos: numbers.qos(),
+            topic_id,
             msg_id,
             return_code,
         },
-        18 => Message::Unsubscribe {
-            msg_id,
-            topic: topic_name,
-        },
-        19 => Message::UnsubAck(MsgId(numbers.duration)),
-        20 => Message::PingReq(&parts.text),
-        21 => Message::PingResp,
-        22 => Message::Disconnect(numbers.flags[0].then_some(numbers.duration)),
-        23 => Message::WillTopicUpd(numbers.flags[1].then_some(will)),
-        24 => Message::WillMsgUpd(&parts.data),
-        25 => Message::WillTopicResp(return_code),
-        26 => Message::WillMsgResp(return_code),
-        _ => Message::ConnAck(ReturnCode::Congestion),
+        12 => Message::UnsubAck(MsgId(duration)),
+        13 => Message::PingResp,
+        14 => Message::Disconnect(numbers.flags[0].then_some(duration)),
+        15 => Message::WillTopicUpd(None),
+        16 => Message::WillTopicResp(return_code),
+        _ => Message::WillMsgResp(return_code),
+    }
+}
+
+impl Numbers {
+    fn qos(&self) -> QoS {
+        QoS::new(self.qos).unwrap_or(QoS::ExactlyOnce)
     }
 }
 
