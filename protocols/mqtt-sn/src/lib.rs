@@ -5,8 +5,12 @@
 pub mod codec;
 mod config;
 pub mod endpoint;
+mod map;
+pub mod peer;
 mod random;
+mod topics;
 mod transport;
 
 pub use config::{ClientInfoOverride, Predefined, Roaming, Settings};
+pub use peer::Peer;
 pub use transport::Transport;

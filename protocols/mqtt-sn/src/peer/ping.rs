@@ -1,0 +1,66 @@
+//! PINGREQ (§6.11, §6.14) and keep alive.
+
+use broker_core::{DisconnectCause, Effects, ReasonCode, Timestamp};
+
+use super::{
+    Peer,
+    counters::counters,
+    state::{Goal, Nap, Phase, State},
+};
+use crate::codec::Message;
+
+impl Peer {
+    pub(super) fn handle_ping(&mut self, now: Timestamp, client_id: &str, effects: &mut Effects<'_>) {
+        let named = (!client_id.is_empty()).then(|| self.effective_client_id(client_id));
+        match &mut self.state {
+            State::Connected(connection) => {
+                let own = connection.client.client_id.as_str();
+                if named.is_some_and(|named| *named != *own) {
+                    // Another client at the address of this one: it has to connect (§6.12).
+                    return self.put(&Message::Disconnect(None), effects);
+                }
+                connection.heard_at = now;
+                match connection.phase {
+                    Phase::Active => self.put(&Message::PingResp, effects),
+                    // It is being served.
+                    Phase::Awake(_) | Phase::Drained(_) => counters().received_duplicate.inc(),
+                }
+            }
+            State::Asleep(asleep) => {
+                let is_own = match &named {
+                    Some(named) => **named == *asleep.client_id.as_str(),
+                    None => asleep.is_id_assigned,
+                };
+                if is_own {
+                    self.rouse(
+                        |nap| Goal::Wake {
+                            nap: Some(Nap::new(now, nap.seconds)),
+                        },
+                        effects,
+                    );
+                } else {
+                    self.put(&Message::Disconnect(None), effects);
+                }
+            }
+            State::Connecting(_) => counters().received_duplicate.inc(),
+            _ => counters().received_unexpected.inc(),
+        }
+    }
+
+    /// Nothing was heard for longer than the client had promised.
+    pub(super) fn fall_silent(&mut self, now: Timestamp, effects: &mut Effects<'_>) {
+        let State::Connected(connection) = &self.state else {
+            return;
+        };
+        if connection.phase != Phase::Active {
+            return self.lose(now, "asleep_timeout", "awake for longer than its sleep", effects);
+        }
+        Peer::leave(DisconnectCause::ByServer(ReasonCode::KeepAliveTimeout), effects);
+        self.put(&Message::Disconnect(None), effects);
+        self.close(
+            "keepalive_timeout",
+            "nothing heard for one and a half times the duration of its CONNECT",
+            effects,
+        );
+    }
+}

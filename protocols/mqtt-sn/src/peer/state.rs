@@ -1,0 +1,229 @@
+//! What a client is doing, seen from the gateway.
+//!
+//! ```text
+//!                    CONNECT             (Will) WILLTOPIC, WILLMSG
+//!   AwaitConnect ───────────────▶ AwaitWill ─────────────┐
+//!        │                           ▲                   ▼         refused: CONNACK with its code
+//!        │                   CONNECT │ ┌───────────▶ Connecting ───────────────────────────────────▶ Closed
+//!        │                           │ │ CONNECT         │
+//!        │ PINGREQ(client id)        │ │                 │ CONNACK
+//!        ▼                           │ │                 ▼                 DISCONNECT, keep alive,
+//!   Connecting, to wake ◀──────┐   ┌─┴─┴────────── Connected: Active ────── N_RETRY, kicked ───────▶ Closed
+//!        │                     │   │                     │
+//!        │ admitted            │   │                     │ DISCONNECT(duration)
+//!        ▼                     │   │                     ▼
+//!   Connected: Awake, Drained ─┼───┼──────────────▶ FallingAsleep
+//!              │    everything │   │  N_RETRY             │ the broker has stored it:
+//!      CONNECT │    delivered  │   │                      ▼ DISCONNECT or PINGRESP
+//!              └───────────────┼───┴────────────────── Asleep ──── time out (lost: the broker's affair) ──▶ Closed
+//!                              └────────────────────────┘
+//!                                PINGREQ(client id); DISCONNECT (to leave, or to sleep for another time)
+//! ```
+//!
+//! These are the states of §6.14, Figure 4; what stands between two of them waits for an answer, of the client or of
+//! the broker, and carries what it needs then. "Lost" and "disconnected" are what remains of a client without a peer:
+//! its session.
+
+use std::sync::Arc;
+
+use broker_core::{ClientId, ClientInfo, PacketId, QoS, Timestamp, Will};
+
+use super::{common::Common, late::LateCopies, outgoing::Outgoing, timers::Retry};
+use crate::{
+    codec::{self, MsgId, ReturnCode, TopicId},
+    topics::Topics,
+};
+
+#[derive(Debug)]
+pub(super) enum State {
+    /// Its first datagram is a CONNECT or a PINGREQ with a client id.
+    AwaitConnect {
+        until: Timestamp,
+    },
+    AwaitWill(Box<AwaitWill>),
+    Connecting(Box<Connecting>),
+    Connected(Box<Connection>),
+    FallingAsleep(Box<FallingAsleep>),
+    Asleep(Box<Asleep>),
+    /// Not a client: it publishes what comes without a connection (§6.8).
+    Common(Box<Common>),
+    /// Nothing comes in or goes out any more.
+    Closed,
+}
+
+/// What a CONNECT said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Setup {
+    /// As the broker is to know the client; empty if the broker is to choose.
+    pub(super) client_id: Box<str>,
+    pub(super) will: bool,
+    pub(super) clean_session: bool,
+    /// Seconds.
+    pub(super) duration: u16,
+}
+
+/// The client is asked for its Will (§6.2).
+#[derive(Debug)]
+pub(super) struct AwaitWill {
+    pub(super) setup: Setup,
+    pub(super) prompt: Prompt,
+    pub(super) retry: Retry,
+    pub(super) until: Timestamp,
+}
+
+/// What it was asked for.
+#[derive(Debug)]
+pub(super) enum Prompt {
+    Topic,
+    /// It has named the topic.
+    Message {
+        qos: QoS,
+        retain: bool,
+        topic: Box<str>,
+    },
+}
+
+/// The broker decides.
+#[derive(Debug)]
+pub(super) struct Connecting {
+    pub(super) setup: Setup,
+    /// Sent along with the CONNECT.
+    pub(super) will: Option<Box<Will>>,
+    pub(super) goal: Goal,
+    /// A later CONNECT that says something else: it is seen to once the broker has decided about this one, as answers
+    /// of the broker do not say to which of two they belong.
+    pub(super) next: Option<Setup>,
+}
+
+/// Why the broker was asked for the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// CONNECT.
+    Connect,
+    /// PINGREQ of a client that sleeps. `nap`: how, if this peer saw it fall asleep; else the session's notes say it.
+    Wake { nap: Option<Nap> },
+    /// DISCONNECT of a client that sleeps, with another duration. If it does not work out, the old one stays.
+    SleepFor { seconds: u16, nap: Nap },
+    /// DISCONNECT of a client that sleeps, without a duration.
+    Leave,
+}
+
+/// A sleep (§6.14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Nap {
+    /// As the client said, seconds.
+    pub(super) seconds: u16,
+    /// When the client is lost.
+    pub(super) until: Timestamp,
+}
+
+/// An admitted client.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) client: Arc<ClientInfo>,
+    pub(super) phase: Phase,
+    pub(super) clean_session: bool,
+    pub(super) is_id_assigned: bool,
+    /// Its CONNECT had the Will flag.
+    pub(super) will_flag: bool,
+    /// Of its CONNECT, seconds; 0: none.
+    pub(super) duration: u16,
+    pub(super) heard_at: Timestamp,
+    /// Until then the same CONNECT again is a copy of the one that was answered.
+    pub(super) fresh_until: Timestamp,
+    /// Until then it may be one even if the client has gone on, as the network may have held it back.
+    pub(super) late_until: Timestamp,
+    /// What the session has noted of sleep.
+    pub(super) noted: Noted,
+    /// Requests that the broker has not answered.
+    pub(super) asked: Vec<Asked>,
+    /// Numbers requests to the broker and REGISTERs.
+    pub(super) number: PacketId,
+    pub(super) topics: Option<Box<Topics>>,
+    pub(super) outgoing: Option<Box<Outgoing>>,
+    pub(super) will: Option<Box<Will>>,
+    pub(super) late: Option<Box<LateCopies>>,
+}
+
+/// The states of an admitted client (§6.14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Active,
+    /// It woke and is given what waited for it.
+    Awake(Nap),
+    /// The broker has no more for it: it sleeps again as soon as everything is acknowledged.
+    Drained(Nap),
+}
+
+/// What the session's notes 0 and 1 say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Noted {
+    /// The guard is that of this peer.
+    pub(super) guard: bool,
+    /// Seconds of sleep.
+    pub(super) seconds: Option<u16>,
+}
+
+/// A request of the client that the broker has not answered.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Publish {
+        msg_id: MsgId,
+        topic_id: TopicId,
+    },
+    Release(MsgId),
+    /// The topic id waits until it is noted.
+    Register {
+        msg_id: MsgId,
+        topic_id: TopicId,
+    },
+    /// So does that of a SUBACK.
+    Subscribe {
+        msg_id: MsgId,
+        number: PacketId,
+        topic_id: TopicId,
+        granted: Option<(ReturnCode, QoS)>,
+    },
+    Unsubscribe {
+        msg_id: MsgId,
+        number: PacketId,
+    },
+    WillTopic(Option<Box<Will>>),
+    WillMsg(Option<Box<Will>>),
+}
+
+/// The broker stores that the client sleeps.
+#[derive(Debug)]
+pub(super) struct FallingAsleep {
+    pub(super) asleep: Asleep,
+    /// What the client is told then, if it waits for something.
+    pub(super) answer: Option<codec::Message<'static>>,
+}
+
+/// The client sleeps. Its session is away; the peer only remembers whose it is.
+#[derive(Clone, Debug)]
+pub(super) struct Asleep {
+    pub(super) client_id: ClientId,
+    /// The client does not know its id and may wake without it.
+    pub(super) is_id_assigned: bool,
+    pub(super) nap: Nap,
+}
+
+impl Nap {
+    /// A sleep that begins now.
+    pub(super) fn new(now: Timestamp, seconds: u16) -> Nap {
+        Nap {
+            seconds,
+            until: now.after_secs(super::timers::tolerant(seconds)),
+        }
+    }
+}
+
+impl Connection {
+    /// A number for the next request to the broker, or REGISTER.
+    pub(super) fn next_number(&mut self) -> PacketId {
+        let number = self.number;
+        self.number = number.next();
+        number
+    }
+}
