@@ -13,8 +13,9 @@ use super::{
     error::{ConfigError, ConfigErrors},
     listener::Listener,
     load::Loaded,
+    mqttsn::{DatagramKind, DatagramListener},
 };
-use crate::auth::Users;
+use crate::auth::{PskTable, Users};
 
 /// Looks at everything on disk that the configuration names, without changing anything.
 ///
@@ -55,6 +56,15 @@ pub fn check_files(loaded: &Loaded) -> Result<(), ConfigErrors> {
             fail(format!("{object}.ssl_options.{key}"), problem);
         }
     }
+    for listener in settings
+        .mqttsn
+        .enabled_listeners()
+        .filter(|listener| listener.kind == DatagramKind::Dtls)
+    {
+        for (key, problem) in check_dtls(listener) {
+            fail(format!("{}.dtls_options.{key}", listener.key()), problem);
+        }
+    }
     if errors.is_empty() {
         Ok(())
     } else {
@@ -76,6 +86,18 @@ fn check_acl(path: &Path) -> Result<(), String> {
             Err(format!("{}:{line}:{column}: {message}", path.display()))
         }
     }
+}
+
+/// The keys of `dtls_options` whose files will not do, and why.
+fn check_dtls(listener: &DatagramListener) -> Vec<(&'static str, String)> {
+    let mut problems = Vec::new();
+    if let Some(path) = &listener.dtls.psk_file
+        && let Err(problem) =
+            is_readable(path).and_then(|()| PskTable::read(path).map(drop).map_err(|error| error.to_string()))
+    {
+        problems.push(("psk_file", problem));
+    }
+    problems
 }
 
 fn check_users(path: &Path) -> Result<(), String> {

@@ -19,10 +19,17 @@ const COLUMNS: usize = 80;
 /// `key` is unknown: the message, with the nearest key.
 pub fn explain(loaded: &Loaded, key: &str) -> Result<String, String> {
     let key = key.trim();
+    let kind = if key.starts_with("gateway.") {
+        "dtls"
+    } else {
+        "tcp"
+    };
     let with_names = key
-        .replace("<type>", "tcp")
+        .replace("<type>", kind)
         .replace("<name>", "default")
-        .replace("<n>", "1");
+        .replace("<n>", "1")
+        .replace("<id>", "1")
+        .replace("<clientid>", "CLIENTID");
     let unknown = match schema::find(key).or_else(|unknown| schema::find(&with_names).map_err(|_| unknown)) {
         Ok(target) => return Ok(explain_target(loaded, &target)),
         Err(unknown) => unknown,
@@ -82,7 +89,11 @@ fn explain_target(loaded: &Loaded, target: &Target) -> String {
     let default = default.map_or("none, it must be given".to_owned(), |default| {
         syntax::quote(&default)
     });
-    let variable = format!("TIDEGATE_{}", key.to_ascii_uppercase().replace('.', "__"));
+    let variable = if key.to_ascii_lowercase() == key && !key.contains("__") {
+        format!("TIDEGATE_{}", key.to_ascii_uppercase().replace('.', "__"))
+    } else {
+        "none can spell it".to_owned()
+    };
     let _ = write!(
         text,
         "  default    {default}\n  allowed    {}\n  set by     {}\n  variable   {variable}\n\n",

@@ -7,9 +7,12 @@ use broker_core::{
     store::Durability, topic,
 };
 
+use mqtt_sn::Roaming;
+
 use super::{
     bind::Bind,
     listener::{Enable, TlsVersions, Verify},
+    mqttsn::Broadcast,
     settings::{LogFormat, LogLevel, NoMatch, RedirectReason, UserIdType},
     units,
     value::Value,
@@ -149,6 +152,15 @@ impl Field for Bind {
         Value::Text(self.to_string())
     }
     fn from_value(value: Value) -> Option<Bind> {
+        String::from_value(value)?.parse().ok()
+    }
+}
+
+impl Field for Broadcast {
+    fn to_value(&self) -> Value {
+        Value::Text(self.to_string())
+    }
+    fn from_value(value: Value) -> Option<Broadcast> {
         String::from_value(value)?.parse().ok()
     }
 }
@@ -325,6 +337,7 @@ words! {
     UserIdType { Username = "username", ClientId = "clientid" }
     Verify { None = "verify_none", Peer = "verify_peer" }
     Enable { Auto = "auto", On = "true", Off = "false" }
+    Roaming { Any = "any", Host = "host", Never = "never" }
     RedirectReason { UseAnotherServer = "use_another_server", ServerMoved = "server_moved" }
     RewriteAction { Publish = "publish", Subscribe = "subscribe", All = "all" }
     LogLevel { Error = "error", Warning = "warning", Info = "info", Debug = "debug" }

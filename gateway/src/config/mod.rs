@@ -11,6 +11,7 @@ mod explain;
 mod field;
 mod listener;
 mod load;
+mod mqttsn;
 mod schema;
 mod settings;
 mod syntax;
@@ -29,6 +30,9 @@ pub use listener::{
     Enable, Listener, ListenerKind, TcpOptions, TlsOptions, TlsVersions, Verify, WebSocketOptions,
 };
 pub use load::{Loaded, Sources, load};
+pub use mqttsn::{
+    Broadcast, ClientInfoOverride, DatagramKind, DatagramListener, DtlsOptions, MqttSn, PredefinedTopic,
+};
 pub use settings::{
     Authentication, Authorization, AutoSubscription, Log, LogFormat, LogLevel, NoMatch, Node, RedirectReason,
     RewriteRule, ServerRedirect, Settings, Store, SysTopics, UserIdType,

@@ -9,7 +9,10 @@ use broker_core::{
     store::Durability,
 };
 
-use super::listener::{Listener, ListenerKind};
+use super::{
+    listener::{Listener, ListenerKind},
+    mqttsn::MqttSn,
+};
 
 /// The whole configuration of a node. `Settings::default()` is the built-in default of every key.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +40,8 @@ pub struct Settings {
     pub rewrite: Vec<RewriteRule>,
     /// `auto_subscribe.<n>.*`, by number.
     pub auto_subscribe: Vec<AutoSubscription>,
+    /// `gateway.mqttsn.*`.
+    pub mqttsn: MqttSn,
     /// `log.*`.
     pub log: Log,
 }
@@ -247,6 +252,7 @@ impl Default for Settings {
             },
             rewrite: Vec::new(),
             auto_subscribe: Vec::new(),
+            mqttsn: MqttSn::default(),
             log: Log {
                 level: LogLevel::Info,
                 format: LogFormat::Text,

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use broker_core::hooks::RewriteError;
 
 use super::{
+    bind::Bind,
     error::{ConfigError, Origin},
     listener::{Enable, Listener, Verify},
+    mqttsn::{DatagramKind, DatagramListener, Lacks},
     settings::{AutoSubscription, RewriteRule, Settings},
 };
 
@@ -18,6 +20,9 @@ pub(super) fn validate(settings: &Settings, origins: &BTreeMap<String, Origin>) 
     };
     for listener in &settings.listeners {
         validator.listener(listener);
+    }
+    for listener in &settings.mqttsn.listeners {
+        validator.datagram_listener(listener);
     }
     for rule in &settings.rewrite {
         validator.rewrite(rule);
@@ -86,6 +91,43 @@ impl Validator<'_> {
         }
     }
 
+    fn datagram_listener(&mut self, listener: &DatagramListener) {
+        let object = listener.key();
+        let is_built_in = listener.name == "default";
+        if !is_built_in && !self.origins.contains_key(&format!("{object}.bind")) {
+            self.fail(&object, "bind", format!("{object}.bind is missing"));
+        }
+        if listener.kind == DatagramKind::Dtls {
+            self.dtls(listener, &object, is_built_in);
+        }
+    }
+
+    fn dtls(&mut self, listener: &DatagramListener, object: &str, is_built_in: bool) {
+        let dtls = &listener.dtls;
+        match listener.lacks() {
+            Some(Lacks::Key(missing)) if listener.enable != Enable::Off => {
+                let key = format!("dtls_options.{missing}");
+                let message = format!("{object}.{key} is missing; `tidegate cert` makes one for development");
+                self.fail(object, &key, message);
+            }
+            Some(Lacks::Credentials) if listener.enable == Enable::On || (!is_built_in && listener.enable == Enable::Auto) => {
+                let message =
+                    format!("{object} needs dtls_options.certfile and keyfile, or dtls_options.psk_file, or both");
+                self.fail(object, "enable", message);
+            }
+            _ => {}
+        }
+        if dtls.verify == Verify::Peer && dtls.cacertfile.is_none() {
+            let message = format!("{object}.dtls_options.cacertfile is missing: verify_peer needs it");
+            self.fail(object, "dtls_options.verify", message);
+        }
+        if dtls.fail_if_no_peer_cert && dtls.verify == Verify::None {
+            let key = "dtls_options.fail_if_no_peer_cert";
+            let message = format!("{object}.{key} needs dtls_options.verify = verify_peer");
+            self.fail(object, key, message);
+        }
+    }
+
     fn tls(&mut self, listener: &Listener, object: &str, is_built_in: bool) {
         let tls = &listener.tls;
         let is_begun = tls.certfile.is_some() || tls.keyfile.is_some();
@@ -130,28 +172,34 @@ impl Validator<'_> {
         }
     }
 
-    /// Two listeners on one port: the second would fail to open, or get half of the connections.
+    /// Two listeners on one port: the second would fail to open, or get half of what comes in.
     fn collisions(&mut self, settings: &Settings) {
-        let object = |listener: &Listener| format!("listeners.{}.{}", listener.kind.name(), listener.name);
-        let enabled: Vec<_> = settings.enabled_listeners().collect();
+        let streams = settings.enabled_listeners().map(|listener| {
+            let object = format!("listeners.{}.{}", listener.kind.name(), listener.name);
+            (object, listener.bind)
+        });
+        self.collide(&streams.collect::<Vec<_>>());
+        // UDP has ports of its own.
+        let datagrams = settings.mqttsn.enabled_listeners();
+        let datagrams = datagrams.map(|listener| (listener.key(), listener.bind));
+        self.collide(&datagrams.collect::<Vec<_>>());
+    }
+
+    fn collide(&mut self, enabled: &[(String, Bind)]) {
         for (index, later) in enabled.iter().enumerate() {
             for earlier in &enabled[..index] {
-                if !later.bind.collides_with(&earlier.bind) {
+                if !later.1.collides_with(&earlier.1) {
                     continue;
                 }
                 // The one to complain about is the one that somebody wrote.
-                let is_written = self.origins.contains_key(&format!("{}.bind", object(later)));
-                let (one, other) = if is_written {
+                let is_written = self.origins.contains_key(&format!("{}.bind", later.0));
+                let ((object, bind), (other, taken)) = if is_written {
                     (later, earlier)
                 } else {
                     (earlier, later)
                 };
-                let (one_object, other_object) = (object(one), object(other));
-                let message = format!(
-                    "{one_object}.bind = {} is taken by {other_object}.bind = {}",
-                    one.bind, other.bind
-                );
-                self.fail(&one_object, "bind", message);
+                let message = format!("{object}.bind = {bind} is taken by {other}.bind = {taken}");
+                self.fail(object, "bind", message);
             }
         }
     }

@@ -2,7 +2,12 @@
 
 use broker_core::{admission::Template, topic};
 
-use super::super::{bind::Bind, field::Priorities, listener::ListenerKind};
+use super::super::{
+    bind::Bind,
+    field::Priorities,
+    listener::ListenerKind,
+    mqttsn::{Broadcast, DatagramKind},
+};
 
 fn ensure(is_valid: bool, problem: &str) -> Result<(), String> {
     if is_valid { Ok(()) } else { Err(problem.to_owned()) }
@@ -48,6 +53,35 @@ pub(super) fn filter(text: &str) -> Result<(), String> {
         topic::is_valid_filter(text),
         "is not a topic filter (MQTT 5 §4.7)",
     )
+}
+
+pub(super) fn topic_name(text: &str) -> Result<(), String> {
+    ensure(topic::is_valid_name(text), "is not a topic name (MQTT 5 §4.7)")
+}
+
+pub(super) fn broadcast(text: &str) -> Result<(), String> {
+    text.parse::<Broadcast>().map(drop).map_err(str::to_owned)
+}
+
+/// Text of `clientinfo_override`; its placeholders are those of [`mqtt_sn::ClientInfoOverride`].
+pub(super) fn client_info(text: &str) -> Result<(), String> {
+    const KNOWN: [&str; 6] = [
+        "ConnInfo.peername",
+        "ConnInfo.peerhost",
+        "ConnInfo.sockport",
+        "ConnInfo.node",
+        "ConnInfo.identity",
+        "Packet.headers.clientid",
+    ];
+    for part in text.split("${").skip(1) {
+        let (name, _) = part
+            .split_once('}')
+            .ok_or("has a placeholder without its closing brace")?;
+        if !KNOWN.contains(&name) {
+            return Err(format!("has the unknown placeholder `${{{name}}}`"));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn priorities(text: &str) -> Result<(), String> {
@@ -106,3 +140,5 @@ pub(super) fn server_reference(text: &str) -> Result<(), String> {
 pub(super) const ALL: &[ListenerKind] = &ListenerKind::ALL;
 pub(super) const WEB_SOCKET: &[ListenerKind] = &[ListenerKind::Ws, ListenerKind::Wss];
 pub(super) const TLS: &[ListenerKind] = &[ListenerKind::Ssl, ListenerKind::Wss];
+pub(super) const DATAGRAM: &[DatagramKind] = &DatagramKind::ALL;
+pub(super) const DTLS: &[DatagramKind] = &[DatagramKind::Dtls];

@@ -4,20 +4,26 @@
 mod checks;
 mod listener;
 mod mqtt;
+mod mqttsn;
 mod nearest;
 mod node;
+mod object;
 mod rules;
 mod store;
+mod target;
 
 use super::{
     listener::{Listener, ListenerKind},
+    mqttsn::{DatagramKind, DatagramListener, PredefinedTopic},
     settings::{AutoSubscription, RewriteRule, Settings},
     value::{Kind, Value},
 };
 
+pub(super) use object::Object;
+
 /// One key, or one per named object.
 pub(super) struct Spec {
-    /// The key; `<type>`, `<name>` and `<n>` stand for parts that the operator chooses.
+    /// The key; `<type>`, `<name>`, `<n>`, `<id>` and `<clientid>` stand for parts that the operator chooses.
     pub(super) pattern: &'static str,
     /// What its value may be.
     pub(super) kind: Kind,
@@ -37,6 +43,10 @@ pub(super) enum Access {
     Rewrite(Lens<RewriteRule>),
     /// In each automatic subscription.
     AutoSubscribe(Lens<AutoSubscription>),
+    /// In each listener of these kinds of the MQTT-SN gateway.
+    Datagram(&'static [DatagramKind], Lens<DatagramListener>),
+    /// In each predefined topic id of MQTT-SN: of a client if the key names one.
+    Predefined(Lens<PredefinedTopic>),
 }
 
 /// A field of a `T`.
@@ -44,19 +54,6 @@ pub(super) struct Lens<T> {
     get: fn(&T) -> Value,
     /// False if the field cannot hold the value.
     set: fn(&mut T, Value) -> bool,
-}
-
-/// The object that a key names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Object {
-    /// The node.
-    Node,
-    /// A listener.
-    Listener(ListenerKind, String),
-    /// A rewrite rule.
-    Rewrite(u16),
-    /// An automatic subscription.
-    AutoSubscribe(u16),
 }
 
 /// A key of the table, of one object.
@@ -110,6 +107,7 @@ pub(super) fn specs() -> impl Iterator<Item = &'static Spec> {
         listener::SPECS,
         mqtt::SPECS,
         rules::SPECS,
+        mqttsn::SPECS,
     ]
     .into_iter()
     .flatten()
@@ -148,7 +146,18 @@ pub(super) fn targets(settings: &Settings) -> Vec<Target> {
         .auto_subscribe
         .iter()
         .map(|s| Object::AutoSubscribe(s.number));
-    for object in listeners.chain(rewrite).chain(auto_subscribe) {
+    let datagram = settings
+        .mqttsn
+        .listeners
+        .iter()
+        .map(|l| Object::Datagram(l.kind, l.name.clone()));
+    let predefined = settings
+        .mqttsn
+        .predefined
+        .iter()
+        .map(|topic| Object::Predefined(topic.client.clone(), topic.id));
+    let objects = listeners.chain(rewrite).chain(auto_subscribe);
+    for object in objects.chain(predefined).chain(datagram) {
         let specs = specs().filter(|spec| spec.key_of(&object).is_some());
         targets.extend(specs.map(|spec| Target {
             spec,
@@ -172,134 +181,22 @@ impl Spec {
             | (Access::AutoSubscribe(_), Object::AutoSubscribe(number)) => {
                 Some(self.pattern.replace("<n>", &number.to_string()))
             }
+            (Access::Datagram(kinds, _), Object::Datagram(kind, name)) if kinds.contains(kind) => Some(
+                self.pattern
+                    .replace("<type>", kind.name())
+                    .replace("<name>", name),
+            ),
+            (Access::Predefined(_), Object::Predefined(client, id)) => {
+                let numbered = self.pattern.replace("<id>", &id.to_string());
+                match client {
+                    Some(client) if numbered.contains("<clientid>") => {
+                        Some(numbered.replace("<clientid>", &object::encode_client(client)))
+                    }
+                    None if !numbered.contains("<clientid>") => Some(numbered),
+                    _ => None,
+                }
+            }
             _ => None,
-        }
-    }
-}
-
-impl Object {
-    /// The object that `key` names, if it names one; an error if it does so in a way that is not allowed.
-    fn of(key: &str) -> Result<Option<Object>, String> {
-        let mut parts = key.splitn(4, '.');
-        let object = match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some("listeners"), Some(kind), Some(name), Some(_)) => {
-                let Some(kind) = ListenerKind::ALL.into_iter().find(|known| known.name() == kind) else {
-                    return Ok(None);
-                };
-                checks::object_name(name)
-                    .map_err(|problem| format!("`{key}`: the listener's name `{name}` {problem}"))?;
-                Object::Listener(kind, name.to_owned())
-            }
-            (Some("rewrite"), Some(number), Some(_), None) => Object::Rewrite(place(key, number)?),
-            (Some("auto_subscribe"), Some(number), Some(_), None) => {
-                Object::AutoSubscribe(place(key, number)?)
-            }
-            _ => return Ok(None),
-        };
-        Ok(Some(object))
-    }
-}
-
-/// The number of a rule. Written in one way only, so that a rule has one name.
-fn place(key: &str, number: &str) -> Result<u16, String> {
-    match number.parse::<u16>() {
-        Ok(place @ 1..=9999) if place.to_string() == number => Ok(place),
-        _ => Err(format!("`{key}`: `{number}` is not a number from 1 to 9999")),
-    }
-}
-
-impl Target {
-    /// The key.
-    pub(super) fn key(&self) -> String {
-        self.spec
-            .key_of(&self.object)
-            .unwrap_or_else(|| self.spec.pattern.to_owned())
-    }
-
-    /// Its value in `settings`; `None` if they do not have the object.
-    pub(super) fn text(&self, settings: &Settings) -> Option<String> {
-        let value = match (&self.spec.access, &self.object) {
-            (Access::Node(lens), _) => (lens.get)(settings),
-            (Access::Listener(_, lens), Object::Listener(kind, name)) => {
-                let listeners = &settings.listeners;
-                (lens.get)(listeners.iter().find(|l| l.kind == *kind && l.name == *name)?)
-            }
-            (Access::Rewrite(lens), Object::Rewrite(number)) => {
-                (lens.get)(settings.rewrite.iter().find(|rule| rule.number == *number)?)
-            }
-            (Access::AutoSubscribe(lens), Object::AutoSubscribe(number)) => {
-                (lens.get)(settings.auto_subscribe.iter().find(|s| s.number == *number)?)
-            }
-            _ => return None,
-        };
-        Some(self.spec.kind.render(&value))
-    }
-
-    /// Its built-in default; `None` if there is none, so that the key has to be given.
-    pub(super) fn default_text(&self) -> Option<String> {
-        let mut settings = Settings::default();
-        self.create(&mut settings);
-        self.text(&settings)
-            .filter(|text| self.spec.kind.parse(text).is_ok())
-    }
-
-    /// Reads `text` into `settings`, creating the object. The error says what is wrong and what is allowed.
-    pub(super) fn set(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
-        self.create(settings);
-        let wrong =
-            |problem: String| format!("{}: {problem}; allowed: {}", self.key(), self.spec.kind.allowed());
-        let value = self.spec.kind.parse(text).map_err(wrong)?;
-        if self.assign(settings, value) {
-            return Ok(());
-        }
-        Err(wrong(format!("`{text}` is out of range")))
-    }
-
-    fn assign(&self, settings: &mut Settings, value: Value) -> bool {
-        match (&self.spec.access, &self.object) {
-            (Access::Node(lens), _) => (lens.set)(settings, value),
-            (Access::Listener(_, lens), Object::Listener(kind, name)) => settings
-                .listeners
-                .iter_mut()
-                .find(|listener| listener.kind == *kind && listener.name == *name)
-                .is_some_and(|listener| (lens.set)(listener, value)),
-            (Access::Rewrite(lens), Object::Rewrite(number)) => settings
-                .rewrite
-                .iter_mut()
-                .find(|rule| rule.number == *number)
-                .is_some_and(|rule| (lens.set)(rule, value)),
-            (Access::AutoSubscribe(lens), Object::AutoSubscribe(number)) => settings
-                .auto_subscribe
-                .iter_mut()
-                .find(|subscription| subscription.number == *number)
-                .is_some_and(|subscription| (lens.set)(subscription, value)),
-            _ => false,
-        }
-    }
-
-    /// Adds the object with its defaults, in its place, unless it is there.
-    fn create(&self, settings: &mut Settings) {
-        match &self.object {
-            Object::Node => {}
-            Object::Listener(kind, name) => {
-                let listeners = &mut settings.listeners;
-                let place =
-                    listeners.binary_search_by(|l| (l.kind, l.name.as_str()).cmp(&(*kind, name.as_str())));
-                if let Err(place) = place {
-                    listeners.insert(place, Listener::new(*kind, name));
-                }
-            }
-            Object::Rewrite(number) => {
-                if let Err(place) = settings.rewrite.binary_search_by_key(number, |rule| rule.number) {
-                    settings.rewrite.insert(place, RewriteRule::new(*number));
-                }
-            }
-            Object::AutoSubscribe(number) => {
-                let subscriptions = &mut settings.auto_subscribe;
-                if let Err(place) = subscriptions.binary_search_by_key(number, |s| s.number) {
-                    subscriptions.insert(place, AutoSubscription::new(*number));
-                }
-            }
         }
     }
 }
@@ -313,6 +210,9 @@ mod tests {
         let mut settings = Settings::default();
         settings.rewrite.push(RewriteRule::new(1));
         settings.auto_subscribe.push(AutoSubscription::new(1));
+        for client in [None, Some("a.b=c".to_owned())] {
+            settings.mqttsn.predefined.push(PredefinedTopic::new(client, 1));
+        }
         targets(&settings)
     }
 
@@ -386,6 +286,16 @@ mod tests {
             "listeners.tcp.default.websocket.mqtt_path",
             "listeners.tcp.default",
             "listeners.tcp.<name>.bind",
+            "gateway.mqttsn.predefined.0",
+            "gateway.mqttsn.predefined.01",
+            "gateway.mqttsn.predefined.1025",
+            "gateway.mqttsn.predefined.1.topic",
+            "gateway.mqttsn.clients.a.predefined",
+            "gateway.mqttsn.clients..predefined.1",
+            "gateway.mqttsn.clients.%61.predefined.1",
+            "gateway.mqttsn.listeners.tcp.default.bind",
+            "gateway.mqttsn.listeners.udp.A.bind",
+            "gateway.mqttsn.listeners.udp.default.dtls_options.psk_file",
             "",
             ".",
         ] {

@@ -141,6 +141,13 @@ pub(super) static SPECS: &[Spec] = &[
         doc: "Bytes of messages that wait in one session, with the policy of `mqtt.max_mqueue_len`.",
     },
     Spec {
+        pattern: "mqtt.mqueue_store_qos0",
+        kind: Kind::Boolean,
+        access: Access::Node(lens!(broker.mqtt.mqueue_store_qos0)),
+        doc: "Whether messages of QoS 0 wait, in memory, for a client that sleeps (MQTT-SN §6.14), within the limits of \
+              its queue. For any other client that is away they are dropped.",
+    },
+    Spec {
         pattern: "mqtt.max_mqueue_age",
         kind: Kind::Duration {
             min: 1000,

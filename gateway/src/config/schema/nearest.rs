@@ -1,6 +1,6 @@
 //! The key that a misspelt one was meant to be.
 
-use super::specs;
+use super::{DatagramKind, ListenerKind, specs};
 
 /// Longer keys are not compared: the cost is quadratic, and no key comes near.
 const KEY_BYTES_MAX: usize = 200;
@@ -25,22 +25,28 @@ pub(super) fn nearest(key: &str) -> Option<String> {
 
 /// `pattern` with the names that the operator chose, and with every type of listener.
 fn candidates(pattern: &str, parts: &[&str]) -> Vec<String> {
-    let name = parts
-        .get(2)
-        .copied()
-        .filter(|name| super::checks::object_name(name).is_ok());
-    let number = parts
-        .get(1)
-        .copied()
-        .filter(|number| super::place("", number).is_ok());
+    let is_gateway = pattern.starts_with("gateway.");
+    let part = |place: usize| parts.get(place).copied();
+    let name = part(if is_gateway { 4 } else { 2 }).filter(|name| super::checks::object_name(name).is_ok());
+    let number = part(1).filter(|number| super::object::place("", number).is_ok());
+    let id = parts.last().copied();
+    let id = id.filter(|id| super::object::predefined_id("", id).is_ok());
+    let client = parts.get(3..parts.len().saturating_sub(2)).unwrap_or_default();
+    let client = Some(client.join(".")).filter(|client| super::object::decode_client(client).is_some());
     let named = pattern
         .replace("<name>", name.unwrap_or("default"))
-        .replace("<n>", number.unwrap_or("1"));
+        .replace("<n>", number.unwrap_or("1"))
+        .replace("<id>", id.unwrap_or("1"))
+        .replace("<clientid>", client.as_deref().unwrap_or("CLIENTID"));
     if !named.contains("<type>") {
         return vec![named];
     }
-    let kinds = super::ListenerKind::ALL.into_iter();
-    let all = kinds.map(|kind| named.replace("<type>", kind.name()));
+    let kinds: &[&str] = if is_gateway {
+        &DatagramKind::ALL.map(DatagramKind::name)
+    } else {
+        &ListenerKind::ALL.map(ListenerKind::name)
+    };
+    let all = kinds.iter().map(|kind| named.replace("<type>", kind));
     all.filter(|key| super::Object::of(key).is_ok_and(|object| knows(pattern, object)))
         .collect()
 }
@@ -108,6 +114,20 @@ mod tests {
             ),
             ("rewrite.7.source", Some("rewrite.7.re")),
             ("rewrite.7.source_topics", Some("rewrite.7.source_topic")),
+            ("gateway.mqttsn.gatewayid", Some("gateway.mqttsn.gateway_id")),
+            ("gateway.mqttsn.predefine.7", Some("gateway.mqttsn.predefined.7")),
+            (
+                "gateway.mqttsn.client.a.b.predefined.7",
+                Some("gateway.mqttsn.clients.a.b.predefined.7"),
+            ),
+            (
+                "gateway.mqttsn.listeners.udp.b.bnid",
+                Some("gateway.mqttsn.listeners.udp.b.bind"),
+            ),
+            (
+                "gateway.mqttsn.listeners.dtls.b.dtls_options.pskfile",
+                Some("gateway.mqttsn.listeners.dtls.b.dtls_options.psk_file"),
+            ),
             ("dashboard.listeners.http", None),
             ("", None),
         ] {

@@ -5,6 +5,7 @@ use std::{fs, time::Duration};
 use super::*;
 
 mod errors;
+mod mqttsn;
 mod sources;
 mod store;
 mod text;
