@@ -147,7 +147,7 @@ impl Peers for NoPeers {
         Box::new(Silent)
     }
 
-    fn common(&self, _: Timestamp, _: u64) -> Box<dyn Peer> {
+    fn common(&self, _: &str, _: u64) -> Box<dyn Peer> {
         Box::new(Silent)
     }
 }

@@ -12,5 +12,6 @@ mod topics;
 mod transport;
 
 pub use config::{ClientInfoOverride, Predefined, Roaming, Settings};
+pub use endpoint::Endpoint;
 pub use peer::Peer;
 pub use transport::Transport;

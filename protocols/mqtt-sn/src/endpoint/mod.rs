@@ -8,6 +8,7 @@
 mod answers;
 mod discovery;
 mod neighbours;
+mod peers;
 pub mod words;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -29,8 +30,8 @@ pub trait Peers: Send + Sync {
     /// That of one client.
     fn open(&self, now: Timestamp, transport: Transport) -> Box<dyn Peer>;
 
-    /// The one that takes PUBLISH of QoS −1 (§6.8).
-    fn common(&self, now: Timestamp, seed: u64) -> Box<dyn Peer>;
+    /// The one that takes PUBLISH of QoS −1 (§6.8), and the client id that it has.
+    fn common(&self, client_id: &str, seed: u64) -> Box<dyn Peer>;
 }
 
 /// The endpoint of one socket on one worker.
@@ -40,7 +41,7 @@ pub struct Endpoint {
     /// True for one endpoint of a listener: it alone speaks to everyone and listens to other gateways, since every
     /// worker's socket hears what is sent to a group.
     is_first: bool,
-    common_client_id: Option<String>,
+    common_client_id: String,
     discovery: Discovery,
     neighbours: Arc<Neighbours>,
     answers: Answers,
@@ -48,11 +49,18 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint whose peers are made by `peers`; `is_first` for one of those of a listener.
+    /// The endpoint of one worker; `is_first` for one of those of a listener. `seed` is that of random numbers, each
+    /// endpoint has another.
+    pub fn new(settings: Arc<Settings>, is_first: bool, seed: u64) -> Endpoint {
+        let peers = Arc::new(peers::Own(Arc::clone(&settings)));
+        Endpoint::with_peers(settings, is_first, seed, peers)
+    }
+
+    /// Like [`Endpoint::new`]; its peers are made by `peers`.
     pub fn with_peers(settings: Arc<Settings>, is_first: bool, seed: u64, peers: Arc<dyn Peers>) -> Endpoint {
         let mut random = Random::new(seed);
         Endpoint {
-            common_client_id: settings.enable_qos3.then(|| common_client_id(&settings)),
+            common_client_id: common_client_id(&settings),
             discovery: Discovery::new(&settings, is_first),
             answers: Answers::new(random.next()),
             neighbours: Arc::default(),
@@ -213,12 +221,12 @@ impl broker_core::Endpoint for Endpoint {
     }
 
     fn common_client_id(&self) -> Option<&str> {
-        self.common_client_id.as_deref()
+        self.settings.enable_qos3.then_some(&*self.common_client_id)
     }
 
-    fn common_peer(&mut self, now: Timestamp) -> Box<dyn Peer> {
+    fn common_peer(&mut self, _: Timestamp) -> Box<dyn Peer> {
         let seed = self.random.next();
-        self.peers.common(now, seed)
+        self.peers.common(&self.common_client_id, seed)
     }
 
     fn handle_timeout(&mut self, now: Timestamp, transmits: &mut Vec<Transmit>) {
