@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use broker_core::{Closing, Connected, DisconnectCause, Effects, PacketId, ReasonCode, Timestamp};
+use broker_core::{Closing, Connected, DisconnectCause, Effects, PacketId, ReasonCode, Request, Timestamp};
 use bytes::Bytes;
 
 use super::{
@@ -48,6 +48,7 @@ impl Peer {
             return self.begin(now, next, effects);
         }
         let goal = connecting.goal;
+        let was_asleep = connected.notes.iter().any(|(number, _)| *number == GUARD);
         let phase = match (goal, nap) {
             (Goal::Wake { .. } | Goal::SleepFor { .. }, Some(nap)) => Phase::Awake(nap),
             (Goal::Wake { .. }, None) => {
@@ -58,6 +59,10 @@ impl Peer {
             }
             _ => Phase::Active,
         };
+        if was_asleep && phase == Phase::Active {
+            // From now on nobody may wake it, wherever it leaves to, before it sleeps again.
+            effects.requests.push(Request::Note(GUARD, None));
+        }
         let connection = self.connection(now, connecting, connected, phase);
         self.state = State::Connected(Box::new(connection));
         match goal {
@@ -87,7 +92,7 @@ impl Peer {
         let topics = Topics::restore(&connected.notes, phase != Phase::Active);
         let guard = self.guard();
         let noted = Noted {
-            guard: connected.notes.iter().any(|note| *note == (GUARD, guard.clone())),
+            guard: phase != Phase::Active && connected.notes.contains(&(GUARD, guard)),
             seconds: seconds(&connected.notes),
         };
         // After CONNACK, the same CONNECT may come again until the client gives up.

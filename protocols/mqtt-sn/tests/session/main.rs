@@ -1,7 +1,8 @@
 //! Conversations of MQTT-SN clients with a node, in virtual time.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 mod connecting;
+mod delivering;
 mod net;
 mod probe;
+mod sleeping;
+mod topics;

@@ -8,9 +8,9 @@ use broker_core::{
 };
 use bytes::{Bytes, BytesMut};
 use mqtt_sn::{
-    Predefined, Roaming, Settings, Transport,
+    Predefined, Roaming, Settings,
     codec::{Connect, Message, MsgId, Publish, PublishQoS, ReturnCode, Subscribe, Topic, TopicId, TopicName},
-    endpoint::{Endpoint, Peers},
+    endpoint::Endpoint,
 };
 use testkit::Node;
 
@@ -240,20 +240,7 @@ impl Net {
 }
 
 fn endpoint(settings: &Arc<Settings>) -> Endpoint {
-    let peers = Arc::new(Maker(Arc::clone(settings)));
-    Endpoint::with_peers(Arc::clone(settings), true, 1, peers)
-}
-
-struct Maker(Arc<Settings>);
-
-impl Peers for Maker {
-    fn open(&self, now: Timestamp, transport: Transport) -> Box<dyn Peer> {
-        Box::new(mqtt_sn::Peer::new(now, Arc::clone(&self.0), transport))
-    }
-
-    fn common(&self, _: Timestamp, seed: u64) -> Box<dyn Peer> {
-        Box::new(mqtt_sn::Peer::common(Arc::clone(&self.0), "NegQoS-Client", seed))
-    }
+    Endpoint::new(Arc::clone(settings), true, 1)
 }
 
 struct Boxed(Box<dyn Peer>);
