@@ -174,8 +174,8 @@ impl Outgoing {
         }
     }
 
-    /// Appends to what waits, then cuts to the limits (0: none): first the oldest QoS 0, then the oldest of the lowest
-    /// priority. Returns what was cut.
+    /// Appends to what waits, then cuts to the limits (0: none): first QoS 0, then the rest; of these the oldest of the
+    /// lowest priority. Returns what was cut.
     pub(crate) fn enqueue(&mut self, item: Queued, len_max: usize, bytes_max: usize) -> Vec<Queued> {
         self.queue_bytes += item.weight();
         self.queue_qos0 += usize::from(item.qos == QoS::AtMostOnce);
@@ -197,10 +197,17 @@ impl Outgoing {
     }
 
     fn first_to_go(&self) -> usize {
-        self.first_qos0().unwrap_or_else(|| {
+        if self.queue_qos0 == 0 {
             let lowest = self.queue.back().map_or(0, |item| item.priority);
-            self.queue.partition_point(|item| item.priority > lowest)
-        })
+            return self.queue.partition_point(|item| item.priority > lowest);
+        }
+        let is_qos0 = |item: &&Queued| item.qos == QoS::AtMostOnce;
+        let lowest = self.queue.iter().rev().find(is_qos0).map(|item| item.priority);
+        let first = self
+            .queue
+            .iter()
+            .position(|item| is_qos0(&item) && Some(item.priority) == lowest);
+        first.unwrap_or(0)
     }
 
     /// Records `item` (QoS 1 or 2) as sent now and gives it a packet identifier. The window must be open.

@@ -1,5 +1,6 @@
 //! One shard with a store whose answers come late, or fail, or say no more than they must.
 
+mod asleep;
 mod forwarded;
 mod full;
 mod limits;
