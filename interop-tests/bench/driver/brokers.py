@@ -58,6 +58,7 @@ def _tidegate(directory: pathlib.Path, port: int, extra: dict[str, str]) -> Comm
         "node.data_dir": str(directory / "data"),
         "listeners.tcp.default.bind": f"127.0.0.1:{port}",
         "listeners.ws.default.enable": "false",
+        "gateway.mqttsn.enable": "false",
         "log.level": "warning",
         "mqtt.max_inflight": str(INFLIGHT),
         "mqtt.max_mqueue_len": "0",

@@ -21,13 +21,14 @@ class Failed(Exception):
     """A run of the load came to nothing; the message says how far."""
 
 
-def _words(scenario: str, broker: Broker | None, options: dict[str, object]) -> list[str]:
-    words = [os.environ["BENCH_LOAD"], scenario]
+def words(scenario: str, broker: Broker | None, options: dict[str, object]) -> list[str]:
+    """The command that runs a scenario of the load."""
+    command = [os.environ["BENCH_LOAD"], scenario]
     if broker is not None:
-        words += ["--server", f"127.0.0.1:{broker.port}", "--pid", str(broker.pid)]
+        command += ["--server", f"127.0.0.1:{broker.port}", "--pid", str(broker.pid)]
     for name, value in options.items():
-        words += ["--" + name.replace("_", "-"), str(value).lower() if isinstance(value, bool) else str(value)]
-    return words
+        command += ["--" + name.replace("_", "-"), str(value).lower() if isinstance(value, bool) else str(value)]
+    return command
 
 
 def _result(process: subprocess.Popen, out: str, error: str) -> dict[str, float]:
@@ -63,8 +64,7 @@ class Load:
 
 
 def begin(scenario: str, broker: Broker | None = None, **options: object) -> Load:
-    words = _words(scenario, broker, options)
-    return Load(subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    return Load(subprocess.Popen(words(scenario, broker, options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
 
 
 def disk(directory: pathlib.Path, seconds: float = 1.0) -> dict[str, float]:

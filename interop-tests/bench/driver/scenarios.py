@@ -8,6 +8,7 @@ from collections.abc import Callable
 from .bench import Bench, backlog, subscribe
 from .brokers import Broker, Cage
 from .load import Syncs, disk, load, store_stats, strace
+from .sensors import sensors
 from .stall import stall
 from .tables import median, number, ratio, table
 
@@ -239,4 +240,5 @@ SCENARIOS: dict[str, Callable[[Bench], str]] = {
     "memory": memory,
     "start": start,
     "stall": stall,
+    "sensors": sensors,
 }
