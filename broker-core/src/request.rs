@@ -36,7 +36,8 @@ pub enum Request {
     /// Something that the protocol needs to know when the session goes on, also after a restart of the broker: kept
     /// under a number of the protocol's choice, replaced or (`None`) removed. Answered by [`Event::Noted`] once it is
     /// as safe as the session. All notes of a session come back in [`Connected::notes`]; together they take at most
-    /// [`NOTES_BYTES_MAX`].
+    /// [`NOTES_BYTES_MAX`]. If the store does not take it, the answer says why; it may be stored later nevertheless, and
+    /// so may a Will.
     Note(u16, Option<Bytes>),
     /// Replaces the Will of a connected client, or (`None`) removes it (MQTT-SN §6.4). Checked and authorized as one in
     /// CONNECT; answered by [`Event::WillSet`] once it is as safe as the session. Refused, the old one stays.
@@ -85,11 +86,18 @@ pub struct Connect {
     /// A bridge marks itself so (the high bit of the protocol level in 3.1 and 3.1.1): it gets retain as published.
     pub is_bridge: bool,
     /// The client may fall asleep ([`DisconnectCause::Asleep`]): its session is stored, even if it ends with its
-    /// connection.
+    /// connection. If the process is killed while the client is connected, it then ends at the next start.
     pub may_sleep: bool,
     /// Set if the client did not connect but wakes for what waits for it: then only a session whose client is away and
     /// whose note 0 is this is taken, without a word to those who watch presence, and [`Event::Drained`] follows its
-    /// deliveries. Any other client is refused as [`ReasonCode::BadUserNameOrPassword`].
+    /// deliveries. Any other client is refused as [`ReasonCode::BadUserNameOrPassword`], before anybody is asked who it
+    /// is; bans and authentication apply as to every client.
+    ///
+    /// The session goes on as it was: `clean_start`, `session_expiry_interval`, `will`, `keeps_will`, `may_sleep` and
+    /// what only hooks want to know (`user_properties`, `keep_alive`) are of no account. `receive_maximum` is: a window
+    /// is one of a connection. If the link ends without another sleep, the client is lost; if it is the broker that ends
+    /// it (a takeover, a shut-down, a store that does not answer), or the process is killed, the client sleeps on, as
+    /// long as it had wanted to before it woke.
     pub wake: Option<Bytes>,
 }
 
@@ -246,9 +254,10 @@ pub enum DisconnectCause {
     ByClient(ReasonCode),
     /// The transport ended without a goodbye.
     ConnectionLost,
-    /// The client sleeps and will be back within this many seconds (MQTT-SN §6.14): what comes for it is kept, QoS 0
-    /// included. If it is not back then, it counts as lost: its Will is published, and its session ends or begins to
-    /// expire.
+    /// The client sleeps and will be back within this many seconds (MQTT-SN §6.14): what comes for it is kept, also QoS 0
+    /// ([`mqueue_store_qos0`](crate::MqttConfig::mqueue_store_qos0)), which does not survive a kill. If it is not back
+    /// then, it counts as lost: its Will is published, and its session ends or begins to expire. If it is, its Will is
+    /// not published, also at a clean start. A session that is not stored ends as if the connection were lost.
     Asleep(u32),
     /// The broker or the peer ended it, for this reason.
     ByServer(ReasonCode),
@@ -301,7 +310,9 @@ pub enum Event {
     Asleep,
     /// Answers [`Request::SetWill`].
     WillSet(ReasonCode),
-    /// A client that [woke](Connect::wake) has been given everything that waited for it, and has acknowledged it.
+    /// A client that [woke](Connect::wake) has been given everything that waited for it when it woke, and has
+    /// acknowledged it; told once. What is published at QoS 1 or 2 after it woke waits for the next time, whether or not
+    /// this has been told; QoS 0 is delivered as it comes. Shared groups do not count on a client that is only awake.
     Drained,
     /// The broker ends the connection; the link is already forgotten by the shard.
     Close(Box<Closing>),

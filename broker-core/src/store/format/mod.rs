@@ -11,6 +11,7 @@
 //! | `i.CLIENT.PACKET` | empty: a QoS 2 message was received and not yet released |
 //! | `o.CLIENT.PACKET` | [`OutgoingEntry`]: a delivery that the client has not acknowledged in full |
 //! | `x.CLIENT.SEQUENCE` | empty: a delivery beyond the cursor is complete |
+//! | `n.CLIENT.NUMBER` | a note of the session's protocol |
 //! | `g.GROUP` | [`GroupEntry`]: a shared group with persistent members |
 //! | `t.GROUP.SEQUENCE` | empty: a QoS 2 message of the group is a member's for good |
 //! | `r.TOPIC` | the record of a retained message |
