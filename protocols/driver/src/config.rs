@@ -32,6 +32,9 @@ pub struct WorkerConfig {
     /// Bytes for other workers produced in one turn after which they are handed over before the turn goes on: so a
     /// worker that has more sockets to read than others can follow is held up in time.
     pub batch_bytes: usize,
+    /// Bytes of datagrams that other workers have forwarded and that wait for this one, with what it takes to say whose
+    /// they are. Above it they are dropped (counted, logged).
+    pub mailbox_datagram_bytes_max: usize,
     /// Calls of the control plane and new sockets that wait for this worker. At the limit a call is refused with
     /// [`CallError::Busy`](crate::CallError), and a new socket is closed (counted).
     pub mailbox_calls_max: usize,
@@ -50,6 +53,7 @@ impl Default for WorkerConfig {
             mailbox_batches_max: 256,
             mailbox_bytes_max: 64 << 20,
             batch_bytes: 1 << 20,
+            mailbox_datagram_bytes_max: 4 << 20,
             mailbox_calls_max: 16_384,
         }
     }

@@ -65,7 +65,10 @@ pub use config::{
     ClientAuth, ListenerConfig, Service, TlsSettings, WebSocketRoute, WebSocketSettings, WorkerConfig,
 };
 #[cfg(feature = "net")]
-pub use datagram::{DatagramConfig, DtlsSettings, EndpointFactory, EndpointMeta, PskLookup};
+pub use datagram::{
+    DatagramConfig, DatagramCounters, DatagramListener, DtlsSettings, EndpointFactory, EndpointMeta,
+    PskLookup,
+};
 #[cfg(feature = "net")]
 pub use error::{BindError, CallError, ListenError, StartError, TlsError};
 #[cfg(feature = "net")]

@@ -45,6 +45,12 @@ counters! {
     bytes_received,
     /// Bytes written to sockets (before TLS, WebSocket framing included).
     bytes_sent,
+    /// Datagrams read from sockets, dropped ones included.
+    datagrams_received,
+    /// Datagrams that sockets have taken.
+    datagrams_sent,
+    /// Datagrams dropped; why, the listener counts.
+    datagrams_dropped,
     /// Connections whose handshakes were done, and peers attached without a socket.
     connections_opened,
     /// Those that have ended. A link may move in between: only the sum over all workers says how many exist.

@@ -81,7 +81,7 @@ async fn accept(core: Arc<Core>, socket: TcpListener, home: usize) {
             Ok((stream, peer)) => {
                 pause = BACKOFF.0;
                 core.counters.accepted.fetch_add(1, Relaxed);
-                let Some(permit) = core.admit() else {
+                let Some(permit) = core.seats.admit() else {
                     core.refuse("max_connections");
                     continue;
                 };
@@ -118,7 +118,12 @@ fn pass_on(core: &Arc<Core>, stream: TcpStream, peer: SocketAddr, permit: Permit
     if to != home && stream.leave().is_err() {
         return core.refuse("socket error");
     }
-    let accepted = Accepted { stream, peer, permit };
+    let accepted = Accepted {
+        core: core.clone(),
+        stream,
+        peer,
+        permit,
+    };
     match core.workers[to]
         .mailbox()
         .send(Command::Arrival(Arrival::Socket(accepted)))
@@ -131,6 +136,7 @@ fn pass_on(core: &Arc<Core>, stream: TcpStream, peer: SocketAddr, permit: Permit
 
 /// A socket on its way to its worker.
 pub(crate) struct Accepted {
+    core: Arc<Core>,
     stream: Socket,
     peer: SocketAddr,
     permit: Permit,
@@ -145,7 +151,7 @@ impl Accepted {
         counters: &Arc<Counters>,
     ) -> io::Result<Option<Box<Established>>> {
         self.stream.join()?;
-        let core = self.permit.0.clone();
+        let core = self.core;
         #[cfg(not(target_os = "linux"))]
         self.stream.stream()?.set_nodelay(core.config.nodelay)?;
         let local = if core.is_wildcard {

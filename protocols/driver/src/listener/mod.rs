@@ -2,13 +2,14 @@
 
 mod accept;
 mod handshake;
+mod seats;
 
 use std::{
     fmt, io,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -18,6 +19,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Notify;
 
 pub(crate) use accept::{Arrival, Established};
+pub(crate) use seats::{Permit, Seats};
 
 use crate::{
     BindError, Clock, ListenError, ListenerConfig, TlsError, TlsSettings, WorkerHandle, tls,
@@ -73,7 +75,7 @@ pub(crate) struct Core {
     tls: Option<Mutex<Arc<ServerConfig>>>,
     workers: Vec<WorkerHandle>,
     clock: Clock,
-    connections: AtomicUsize,
+    seats: Arc<Seats>,
     counters: ListenerCounters,
     is_stopped: AtomicBool,
     stop: Notify,
@@ -110,7 +112,7 @@ impl Listener {
             tls,
             workers: workers.to_vec(),
             clock,
-            connections: AtomicUsize::new(0),
+            seats: Seats::new(config.info.clone(), config.max_connections, None),
             counters: ListenerCounters::default(),
             is_stopped: AtomicBool::new(false),
             stop: Notify::new(),
@@ -141,7 +143,7 @@ impl Listener {
     /// Connections that it has accepted and that still exist, handshakes included. After [`Listener::stop`] it is
     /// drained once this is 0.
     pub fn connections(&self) -> usize {
-        self.core.connections.load(Relaxed)
+        self.core.seats.taken()
     }
 
     /// Its counters.
@@ -178,17 +180,6 @@ impl Core {
         Some(tls.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    /// Room for one more connection; `None` at `max_connections`.
-    fn admit(self: &Arc<Core>) -> Option<Permit> {
-        let max = self.config.max_connections;
-        // Only the accepting task adds, so nothing can come between the two steps.
-        if max > 0 && self.connections.load(Relaxed) >= max {
-            return None;
-        }
-        self.connections.fetch_add(1, Relaxed);
-        Some(Permit(self.clone()))
-    }
-
     fn refuse(&self, why: &str) {
         self.counters.refused.fetch_add(1, Relaxed);
         if let Some(suppressed) = self.refusals.allows(self.clock.now()) {
@@ -198,31 +189,16 @@ impl Core {
     }
 }
 
-/// A connection's place among the `max_connections` of its listener.
-pub(crate) struct Permit(Arc<Core>);
-
-impl Permit {
-    pub(crate) fn listener_name(&self) -> &str {
-        &self.0.config.info.name
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
-    }
-}
-
 /// Lets one log line through per second and counts the others.
 #[derive(Default)]
-struct LogLimit {
+pub(crate) struct LogLimit {
     next_millis: AtomicU64,
     suppressed: AtomicU64,
 }
 
 impl LogLimit {
     /// How many lines were suppressed before this one; `None` if this one is, too.
-    fn allows(&self, now: Timestamp) -> Option<u64> {
+    pub(crate) fn allows(&self, now: Timestamp) -> Option<u64> {
         let next = self.next_millis.load(Relaxed);
         let now = now.as_millis();
         let is_mine = now >= next

@@ -125,8 +125,11 @@ impl Worker {
     /// A listener has news.
     pub(super) fn arrive(&mut self, arrival: Arrival) {
         if self.ending.is_some() {
-            if matches!(arrival, Arrival::Moved(..)) {
+            if let Arrival::Moved(link, _) = arrival {
                 self.counters.connections_closed.add(1);
+                if let Some(route) = link.route() {
+                    self.tell_front_of_end(route.clone());
+                }
             }
             return;
         }

@@ -7,6 +7,7 @@ use broker_core::{Close, LinkId};
 use super::{
     Worker,
     link::{Failure, Io, State},
+    wake::Source,
 };
 use crate::{metrics::Counter, websocket::End};
 
@@ -61,7 +62,7 @@ impl Worker {
             let is_lingering = link.state == State::Lingering;
             if is_held_up && !is_lingering {
                 if !std::mem::replace(&mut link.held_up, true) {
-                    self.held_up.push(id);
+                    self.held_up.push(Source::Link(id));
                 }
                 return;
             }
@@ -71,7 +72,7 @@ impl Worker {
             }
             link.read_paused = false;
             if budget == 0 {
-                return self.ready.push(id);
+                return self.ready.push(Source::Link(id));
             }
             match link.poll_read(&mut buffer[GAP..]) {
                 Poll::Pending => return,

@@ -1,6 +1,7 @@
 //! One connection: its peer, its transport and what waits between them.
 
 use std::{
+    fmt::Display,
     io::{self, IoSlice},
     net::SocketAddr,
     pin::Pin,
@@ -14,8 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use super::{
+    datagrams::Route,
     moving::Move,
-    wake::{LinkWake, Ready},
+    wake::{Ready, Source, SourceWake},
 };
 use crate::{
     listener::Permit,
@@ -35,6 +37,8 @@ pub(crate) enum Io {
     Tcp(Socket),
     /// TLS over TCP. Boxed: it is an order of magnitude larger.
     Tls(Box<TlsStream<Socket>>),
+    /// As datagrams, by the socket of its listener on this worker. Boxed for the sake of the others.
+    Datagram(Box<Route>),
     /// Not at all: the peer lives in this process.
     Internal(Option<Sink>),
 }
@@ -76,7 +80,7 @@ pub(crate) struct Link {
     pub(super) leftover: Vec<u8>,
     pub(super) state: State,
     pub(super) failure: Option<Failure>,
-    pub(super) wake: Option<(Arc<LinkWake>, Waker)>,
+    pub(super) wake: Option<(Arc<SourceWake>, Waker)>,
     /// The client belongs to another shard.
     pub(super) moving: Option<Box<Move>>,
     /// The link's earliest entry in the worker's timers.
@@ -149,8 +153,8 @@ impl Link {
 
     /// Lets the socket, if there is one, wake the link by this id.
     pub(super) fn register(&mut self, id: LinkId, ready: &Arc<Ready>) {
-        if !matches!(self.io, Io::Internal(_)) {
-            let wake = LinkWake::new(id, ready.clone());
+        if matches!(self.io, Io::Tcp(_) | Io::Tls(_)) {
+            let wake = SourceWake::new(Source::Link(id), ready.clone());
             self.wake = Some((wake.clone(), Waker::from(wake)));
         }
     }
@@ -198,7 +202,7 @@ impl Link {
         let result = match &mut self.io {
             Io::Tcp(stream) => Pin::new(stream).poll_read(&mut context, &mut buffer),
             Io::Tls(stream) => Pin::new(stream).poll_read(&mut context, &mut buffer),
-            Io::Internal(_) => Poll::Pending,
+            Io::Datagram(_) | Io::Internal(_) => Poll::Pending,
         };
         result.map(|result| result.map(|()| buffer.filled().len()))
     }
@@ -223,7 +227,7 @@ impl Link {
         }
         let flushed = match &mut self.io {
             Io::Tls(stream) => Pin::new(stream).poll_flush(&mut context),
-            Io::Tcp(_) | Io::Internal(_) => Poll::Ready(Ok(())),
+            Io::Tcp(_) | Io::Datagram(_) | Io::Internal(_) => Poll::Ready(Ok(())),
         };
         match flushed {
             Poll::Ready(Ok(())) => Written::All,
@@ -290,7 +294,23 @@ impl Link {
         match &mut self.io {
             Io::Tcp(stream) => Pin::new(stream).poll_shutdown(&mut context),
             Io::Tls(stream) => Pin::new(stream).poll_shutdown(&mut context),
-            Io::Internal(_) => Poll::Ready(Ok(())),
+            Io::Datagram(_) | Io::Internal(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// How the datagrams of the link go; `None` for another kind of link.
+    pub(super) fn route(&self) -> Option<&Route> {
+        match &self.io {
+            Io::Datagram(route) => Some(route),
+            _ => None,
+        }
+    }
+
+    /// Who the client is to the network, for the log.
+    fn remote(&self) -> Option<Box<dyn Display + '_>> {
+        match &self.io {
+            Io::Datagram(route) => route.remote.as_ref().map(|remote| Box::new(remote) as _),
+            _ => self.address.map(|address| Box::new(address) as _),
         }
     }
 
@@ -301,7 +321,7 @@ impl Link {
             link = id.0,
             client = self.peer.client_id(),
             listener,
-            peer = self.address.map(tracing::field::display),
+            peer = self.remote().map(tracing::field::display),
             reason = close.reason,
             detail = close.detail,
             received = self.received,
@@ -316,6 +336,6 @@ fn write_slices(io: &mut Io, context: &mut Context<'_>, slices: &[IoSlice<'_>]) 
         (Io::Tcp(stream), [one]) => Pin::new(stream).poll_write(context, one),
         (Io::Tcp(stream), many) => Pin::new(stream).poll_write_vectored(context, many),
         (Io::Tls(stream), many) => Pin::new(stream).poll_write_vectored(context, many),
-        (Io::Internal(_), _) => Poll::Pending,
+        (Io::Datagram(_) | Io::Internal(_), _) => Poll::Pending,
     }
 }

@@ -15,7 +15,11 @@ use broker_core::{
 };
 
 use super::Worker;
-use crate::{CallError, WorkerConfig, listener::Arrival};
+use crate::{
+    CallError, WorkerConfig,
+    datagram::{DatagramCommand, Parcel},
+    listener::Arrival,
+};
 
 /// A message to a worker, other than a batch.
 pub(crate) enum Command {
@@ -25,6 +29,8 @@ pub(crate) enum Command {
     Reply(Ticket, Reply),
     /// Tells an attached peer that something waits for it. Bounded: its owner sends one at a time.
     Nudge(LinkId),
+    /// About datagram sockets. Parcels are bounded by their bytes, the rest by the number of listeners.
+    Datagrams(DatagramCommand),
     /// A call of the control plane.
     Run(Box<dyn FnOnce(&mut Worker) + Send>),
     /// End within this time.
@@ -37,6 +43,7 @@ pub(crate) struct Mailbox {
     batches_max: usize,
     bytes_max: usize,
     calls_max: usize,
+    datagram_bytes_max: usize,
 }
 
 #[derive(Default)]
@@ -45,6 +52,8 @@ struct Inner {
     /// What the batches account for.
     bytes: usize,
     commands: VecDeque<Command>,
+    /// What the parcels among them account for.
+    parcel_bytes: usize,
     /// Set while the worker sleeps.
     sleeper: Option<Waker>,
     /// Workers whose batches did not fit.
@@ -79,6 +88,7 @@ impl Mailbox {
             batches_max: config.mailbox_batches_max.max(1),
             bytes_max: config.mailbox_bytes_max.max(1),
             calls_max: config.mailbox_calls_max.max(1),
+            datagram_bytes_max: config.mailbox_datagram_bytes_max,
         }
     }
 
@@ -98,6 +108,31 @@ impl Mailbox {
             return Err(CallError::Busy);
         }
         inner.commands.push_back(command);
+        wake(inner);
+        Ok(())
+    }
+
+    /// Delivers a parcel of another worker. One with datagrams comes back if too much waits. A worker that has ended
+    /// swallows it.
+    pub(super) fn send_parcel(&self, parcel: Parcel) -> Result<(), Parcel> {
+        let mut inner = self.lock();
+        if inner.ended {
+            return Ok(());
+        }
+        let weight = parcel.weight();
+        if inner.parcel_bytes + weight > self.datagram_bytes_max && parcel.has_datagrams() {
+            return Err(parcel);
+        }
+        inner.parcel_bytes += weight;
+        match inner.commands.back_mut() {
+            // So many small ones do not keep calls out.
+            Some(Command::Datagrams(DatagramCommand::Parcel(last))) if last.from == parcel.from => {
+                last.append(parcel);
+            }
+            _ => inner
+                .commands
+                .push_back(Command::Datagrams(DatagramCommand::Parcel(parcel))),
+        }
         wake(inner);
         Ok(())
     }
@@ -135,6 +170,7 @@ impl Mailbox {
         inner.sleeper = None;
         inner.nudged = false;
         inner.bytes = 0;
+        inner.parcel_bytes = 0;
         std::mem::swap(&mut inner.batches, &mut inbox.batches);
         std::mem::swap(&mut inner.commands, &mut inbox.commands);
         let waiting = std::mem::take(&mut inner.waiting);

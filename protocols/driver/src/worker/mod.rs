@@ -2,11 +2,14 @@
 
 mod arena;
 mod control;
+mod datagram_output;
+mod datagrams;
 mod input;
 mod link;
 mod mailbox;
 mod moving;
 mod output;
+mod parcels;
 mod settle;
 mod store;
 mod timers;
@@ -17,7 +20,11 @@ use std::{
     fmt,
     future::poll_fn,
     io,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+        mpsc,
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -32,7 +39,10 @@ pub(crate) use link::{Io, Link};
 pub(crate) use mailbox::{Command, Mailbox};
 pub use turn::Worker;
 
-use crate::{CallError, Clock, Counters, ListenError, Listener, ListenerConfig, StartError, WorkerConfig};
+use crate::{
+    CallError, Clock, Counters, DatagramConfig, DatagramListener, ListenError, Listener, ListenerConfig,
+    StartError, WorkerConfig,
+};
 
 /// Takes the questions that shards ask. Called on the worker's thread: it must pass the question on and return at
 /// once. The answer comes back by [`WorkerHandle::reply`].
@@ -126,6 +136,8 @@ pub struct Workers {
     handles: Vec<WorkerHandle>,
     threads: Vec<JoinHandle<()>>,
     clock: Clock,
+    /// Numbers of datagram listeners given out.
+    datagram_listeners: AtomicU32,
 }
 
 impl fmt::Debug for Workers {
@@ -161,6 +173,7 @@ impl Workers {
             handles,
             threads: Vec::new(),
             clock,
+            datagram_listeners: AtomicU32::new(0),
         };
         let everyone: Arc<[WorkerHandle]> = workers.handles.clone().into();
         for (index, (shard, journal)) in shards.into_iter().enumerate() {
@@ -192,6 +205,13 @@ impl Workers {
     /// returns, so sessions must have been restored before.
     pub fn listen(&self, config: ListenerConfig) -> Result<Listener, ListenError> {
         Listener::open(config, &self.handles, self.clock)
+    }
+
+    /// Opens a datagram listener, with a socket on each worker. Datagrams are taken from when this returns, so
+    /// sessions must have been restored before.
+    pub fn listen_datagram(&self, config: DatagramConfig) -> Result<DatagramListener, ListenError> {
+        let number = self.datagram_listeners.fetch_add(1, Relaxed);
+        DatagramListener::open(config, number, &self.handles)
     }
 
     /// Ends all workers and waits for them: every connection is closed once what waits for it is written, or when

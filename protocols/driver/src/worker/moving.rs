@@ -50,8 +50,13 @@ impl Worker {
         let left = match &mut link.io {
             Io::Tcp(socket) => socket.leave(),
             Io::Tls(stream) => stream.get_mut().0.leave(),
+            Io::Datagram(route) => {
+                route.track.moves += 1;
+                Ok(())
+            }
             Io::Internal(_) => Ok(()),
         };
+        let route = link.route().cloned();
         let arrival = Arrival::Moved(Box::new(link), moving.requests);
         let sent = match (left, self.everyone.get(usize::from(moving.to.0))) {
             (Ok(()), Some(worker)) => worker.mailbox().send(Command::Arrival(arrival)).is_ok(),
@@ -59,7 +64,13 @@ impl Worker {
         };
         if sent {
             self.counters.links_moved.add(1);
+            if let Some(route) = route {
+                self.datagram_link_left(id, &route, moving.to);
+            }
         } else {
+            if let Some(route) = route {
+                self.datagram_link_removed(id, route);
+            }
             // The link is gone, and no shard knew it.
             self.counters.connections_closed.add(1);
             self.counters.closed_overload.add(1);
@@ -73,7 +84,7 @@ impl Worker {
         let joined = match &mut link.io {
             Io::Tcp(socket) => socket.join(),
             Io::Tls(stream) => stream.get_mut().0.join(),
-            Io::Internal(_) => Ok(()),
+            Io::Datagram(_) | Io::Internal(_) => Ok(()),
         };
         if let Err(error) = joined {
             link.failure = Some(Failure::Io(error));
@@ -92,6 +103,12 @@ impl Worker {
             *link
         });
         self.touch(id);
+        let route = self.links.get(id).and_then(Link::route);
+        if let Some((listener, remote)) =
+            route.and_then(|route| Some((route.listener, route.remote.clone()?)))
+        {
+            self.enter(id, listener, &remote);
+        }
         let mut spare = mem::replace(&mut self.requests, requests);
         self.submit(id);
         spare.clear();

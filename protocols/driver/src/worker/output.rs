@@ -4,7 +4,7 @@ use broker_core::{Close, Effects, Event, LinkId, Peer, Timestamp, shard::Output}
 
 use super::{
     Worker,
-    link::{Failure, State, Written},
+    link::{Failure, Io, State, Written},
 };
 use crate::websocket::close_code;
 
@@ -127,6 +127,9 @@ impl Worker {
         };
         if link.write_blocked || link.failure.is_some() || link.state == State::Lingering {
             return false;
+        }
+        if let Io::Datagram(_) = link.io {
+            return self.write_datagrams(id);
         }
         let before = link.sent;
         let written = link.write();

@@ -6,7 +6,8 @@ use broker_core::{Close, LinkId, Timestamp};
 
 use super::{
     Worker,
-    link::{Failure, State},
+    link::{Failure, Io, State},
+    wake::Source,
 };
 
 impl Worker {
@@ -33,7 +34,9 @@ impl Worker {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
-        if link.outbox.len() > outbox_max && link.failure.is_none() {
+        // Of datagrams the oldest are dropped instead.
+        let is_full = link.outbox.len() > outbox_max && link.route().is_none();
+        if is_full && link.failure.is_none() {
             link.failure = Some(Failure::OutboxFull);
         }
         if let Some(failure) = link.failure.take() {
@@ -61,7 +64,7 @@ impl Worker {
         };
         if (link.reoffer || link.read_paused) && link.takes_input(self.config.high_water_bytes) {
             link.read_paused = false;
-            self.ready.push(id);
+            self.ready.push(Source::Link(id));
         }
         if !link.held && std::mem::take(&mut link.nudged) {
             self.nudge(id);
@@ -83,7 +86,7 @@ impl Worker {
             Poll::Ready(Ok(())) if linger && link.wake.is_some() && self.ending.is_none() => {
                 link.state = State::Lingering;
                 link.deadline = self.now.after(self.config.linger);
-                self.ready.push(id);
+                self.ready.push(Source::Link(id));
             }
             Poll::Ready(_) => self.remove(id),
         }
@@ -112,8 +115,12 @@ impl Worker {
 
     /// Forgets the link and closes its socket.
     pub(super) fn remove(&mut self, id: LinkId) {
-        if self.links.remove(id).is_some() {
-            self.counters.connections_closed.add(1);
+        let Some(link) = self.links.remove(id) else {
+            return;
+        };
+        self.counters.connections_closed.add(1);
+        if let Io::Datagram(route) = link.io {
+            self.datagram_link_removed(id, *route);
         }
     }
 }

@@ -17,11 +17,12 @@ use tokio::time::Sleep;
 use super::{
     AskHandler, Command, Mailbox, WorkerHandle,
     arena::Arena,
+    datagrams::DatagramSide,
     link::{Failure, Link},
     mailbox::{Inbox, Sent},
     store::Stored,
     timers::Timers,
-    wake::Ready,
+    wake::{Ready, Source},
 };
 use crate::{Clock, Counters, WorkerConfig};
 
@@ -50,7 +51,7 @@ pub struct Worker {
     pub(super) ask: AskHandler,
     pub(super) links: Arena<Link>,
     pub(super) ready: Arc<Ready>,
-    ready_now: Vec<LinkId>,
+    ready_now: Vec<Source>,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) everyone: Arc<[WorkerHandle]>,
     inbox: Inbox,
@@ -58,8 +59,8 @@ pub struct Worker {
     outgoing: Vec<VecDeque<Batch>>,
     /// Some batch waits: no socket is read, or the queue would grow without bound.
     pub(super) is_held_up: bool,
-    /// Links whose turn to read came while the worker was held up.
-    pub(super) held_up: Vec<LinkId>,
+    /// Links and sockets whose turn to read came while the worker was held up.
+    pub(super) held_up: Vec<Source>,
     pub(super) timers: Timers,
     sleep: Pin<Box<Sleep>>,
     sleep_until: Timestamp,
@@ -71,6 +72,7 @@ pub struct Worker {
     pub(super) buffer: Vec<u8>,
     /// Bytes put into outboxes since sockets were last written.
     pub(super) unflushed: usize,
+    pub(super) datagrams: DatagramSide,
     pub(super) counters: Arc<Counters>,
     /// Set by the shutdown: when to end even if bytes wait.
     pub(super) ending: Option<Timestamp>,
@@ -90,6 +92,7 @@ impl Worker {
             ready: Arc::default(),
             ready_now: Vec::new(),
             mailbox: setup.handle.mailbox,
+            datagrams: DatagramSide::new(setup.handle.id, setup.everyone.len()),
             outgoing: setup.everyone.iter().map(|_| VecDeque::new()).collect(),
             everyone: setup.everyone,
             inbox: Inbox::default(),
@@ -126,8 +129,11 @@ impl Worker {
         self.catch_up();
         self.work_off(&mut inbox);
         self.inbox = inbox;
-        for link in ready.drain(..) {
-            self.poll_link(link);
+        for source in ready.drain(..) {
+            match source {
+                Source::Link(link) => self.poll_link(link),
+                Source::Socket(listener) => self.poll_port(listener),
+            }
             if self.shard.batch_weight() > self.config.batch_bytes {
                 self.send_batches();
             }
@@ -146,6 +152,7 @@ impl Worker {
             }
         }
         self.send_batches();
+        self.send_parcels();
         if self.has_ended() {
             self.mailbox.end();
             return Poll::Ready(());
@@ -168,6 +175,7 @@ impl Worker {
                 Command::Arrival(arrival) => self.arrive(arrival),
                 Command::Reply(ticket, reply) => self.shard.handle_reply(self.now, ticket, reply),
                 Command::Nudge(link) => self.nudge(link),
+                Command::Datagrams(news) => self.datagram_news(news),
                 Command::Run(call) => call(self),
                 Command::Shutdown(within) => self.begin_end(within),
             }
@@ -197,6 +205,7 @@ impl Worker {
                 self.set_alarm(id);
             }
         }
+        self.fire_endpoints();
         if self.shard.poll_timeout().is_some_and(|at| at <= self.now) {
             self.shard.handle_timeout(self.now);
             self.drain_shard();
@@ -227,11 +236,13 @@ impl Worker {
     /// The timer is only moved when it must fire earlier: one that fires too early costs less than one that is moved
     /// at every message.
     fn alarm_is_due(&mut self, context: &mut Context<'_>) -> bool {
-        let earliest = [self.timers.earliest(), self.shard.poll_timeout(), self.ending]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(Timestamp::NEVER);
+        let deadlines = [
+            self.timers.earliest(),
+            self.shard.poll_timeout(),
+            self.datagrams.poll_timeout(),
+            self.ending,
+        ];
+        let earliest = deadlines.into_iter().flatten().min().unwrap_or(Timestamp::NEVER);
         if earliest < self.sleep_until || self.sleep.is_elapsed() {
             self.sleep_until = earliest;
             self.sleep.as_mut().reset(self.clock.instant(earliest).into());
@@ -271,10 +282,12 @@ impl Worker {
             self.counters.mailbox_full_events.add(1);
         }
         if !self.is_held_up {
-            for id in std::mem::take(&mut self.held_up) {
-                if let Some(link) = self.links.get_mut(id) {
+            for source in std::mem::take(&mut self.held_up) {
+                self.ready.push(source);
+                if let Source::Link(id) = source
+                    && let Some(link) = self.links.get_mut(id)
+                {
                     link.held_up = false;
-                    self.ready.push(id);
                     self.touch(id);
                 }
             }
@@ -282,7 +295,9 @@ impl Worker {
     }
 
     fn has_ended(&self) -> bool {
-        let is_done = || self.links.len() == 0 && !self.is_held_up && self.stored.is_settled();
+        let is_done = || {
+            self.links.len() == 0 && !self.is_held_up && self.stored.is_settled() && self.datagrams.is_done()
+        };
         self.ending.is_some_and(|at| at <= self.now || is_done())
     }
 }

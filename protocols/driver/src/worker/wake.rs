@@ -1,4 +1,4 @@
-//! Which links have something to do.
+//! Which links and sockets have something to do.
 
 use std::{
     sync::{
@@ -10,14 +10,23 @@ use std::{
 
 use broker_core::LinkId;
 
-/// The links whose sockets became ready. Practically only the worker's own thread touches it, from within its event
-/// loop, so the lock is never contended.
+/// What was woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A link with a socket of its own.
+    Link(LinkId),
+    /// The datagram socket of the listener with this number.
+    Socket(u32),
+}
+
+/// The links and datagram sockets that became ready. Practically only the worker's own thread touches it, from within
+/// its event loop, so the lock is never contended.
 #[derive(Default)]
 pub(super) struct Ready(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    links: Vec<LinkId>,
+    sources: Vec<Source>,
     worker: Option<Waker>,
 }
 
@@ -26,11 +35,11 @@ impl Ready {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The link gets its turn.
-    pub(super) fn push(&self, link: LinkId) {
+    /// It gets its turn.
+    pub(super) fn push(&self, source: Source) {
         let mut inner = self.lock();
-        inner.links.push(link);
-        let worker = (inner.links.len() == 1).then(|| inner.worker.clone()).flatten();
+        inner.sources.push(source);
+        let worker = (inner.sources.len() == 1).then(|| inner.worker.clone()).flatten();
         drop(inner);
         if let Some(worker) = worker {
             worker.wake();
@@ -38,9 +47,9 @@ impl Ready {
     }
 
     /// Swaps the list for an empty one.
-    pub(super) fn take(&self, links: &mut Vec<LinkId>, worker: &Waker) {
+    pub(super) fn take(&self, sources: &mut Vec<Source>, worker: &Waker) {
         let mut inner = self.lock();
-        std::mem::swap(&mut inner.links, links);
+        std::mem::swap(&mut inner.sources, sources);
         match &mut inner.worker {
             Some(known) => known.clone_from(worker),
             none => *none = Some(worker.clone()),
@@ -48,36 +57,36 @@ impl Ready {
     }
 }
 
-/// Wakes one link. A socket holds it while it is not ready.
-pub(super) struct LinkWake {
-    link: LinkId,
+/// Wakes one source. A socket holds it while it is not ready.
+pub(super) struct SourceWake {
+    source: Source,
     queued: AtomicBool,
     ready: Arc<Ready>,
 }
 
-impl LinkWake {
-    pub(super) fn new(link: LinkId, ready: Arc<Ready>) -> Arc<LinkWake> {
-        Arc::new(LinkWake {
-            link,
+impl SourceWake {
+    pub(super) fn new(source: Source, ready: Arc<Ready>) -> Arc<SourceWake> {
+        Arc::new(SourceWake {
+            source,
             queued: AtomicBool::new(false),
             ready,
         })
     }
 
-    /// The link has its turn now: what happens from here on is news.
+    /// The source has its turn now: what happens from here on is news.
     pub(super) fn begin(&self) {
         self.queued.store(false, Ordering::Release);
     }
 }
 
-impl Wake for LinkWake {
-    fn wake(self: Arc<LinkWake>) {
+impl Wake for SourceWake {
+    fn wake(self: Arc<SourceWake>) {
         self.wake_by_ref();
     }
 
-    fn wake_by_ref(self: &Arc<LinkWake>) {
+    fn wake_by_ref(self: &Arc<SourceWake>) {
         if !self.queued.swap(true, Ordering::AcqRel) {
-            self.ready.push(self.link);
+            self.ready.push(self.source);
         }
     }
 }

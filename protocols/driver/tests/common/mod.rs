@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod datagram;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use broker_core::{
