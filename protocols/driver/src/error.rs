@@ -119,6 +119,12 @@ pub enum TlsError {
     /// Client certificates are asked for, but nobody may sign them.
     #[error("client certificates are asked for without a CA file; set cacertfile or verify = verify_none")]
     NoAuthority,
+    /// A DTLS listener has neither a certificate nor pre-shared keys.
+    #[error("nothing to prove who the server is; give a certificate with its key, or pre-shared keys")]
+    NoCredentials,
+    /// Clients of a DTLS listener are to show certificates, but the server has none.
+    #[error("client certificates are asked for without a certificate of the server; set certfile and keyfile")]
+    ClientCertificatesWithoutOwn,
     /// Neither TLS 1.2 nor TLS 1.3 is allowed.
     #[error("no TLS version is allowed; allow tlsv1.2, tlsv1.3 or both")]
     NoVersion,

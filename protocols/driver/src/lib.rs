@@ -44,6 +44,8 @@ mod config;
 #[cfg(feature = "net")]
 mod datagram;
 #[cfg(feature = "net")]
+pub mod dtls;
+#[cfg(feature = "net")]
 mod error;
 #[cfg(feature = "net")]
 mod listener;

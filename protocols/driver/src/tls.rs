@@ -43,7 +43,7 @@ pub(crate) fn load(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError
     Ok(Arc::new(config))
 }
 
-fn load_pair(settings: &TlsSettings, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+pub(crate) fn load_pair(settings: &TlsSettings, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let chain = load_certificates(&settings.certificate_file)?;
     let key = load_key(&settings.key_file)?;
     let key = provider
@@ -68,7 +68,7 @@ fn load_pair(settings: &TlsSettings, provider: &CryptoProvider) -> Result<Certif
     }
 }
 
-fn client_verifier(
+pub(crate) fn client_verifier(
     settings: &TlsSettings,
     provider: Arc<CryptoProvider>,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {

@@ -1,0 +1,477 @@
+//! The server's side of one handshake (RFC 6347 §4.2.4), from a hello with a good cookie to the client's Finished.
+//!
+//! ```text
+//!  ClientHello                       ->
+//!                                    <-  ServerHello, Certificate*, ServerKeyExchange*, CertificateRequest*,
+//!                                        ServerHelloDone
+//!  Certificate*, ClientKeyExchange,
+//!  CertificateVerify*, Finished      ->
+//!                                    <-  Finished
+//! ```
+
+use std::{ops::Range, sync::Arc};
+
+use aws_lc_rs::{
+    agreement::{EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral},
+    constant_time, digest, rand,
+};
+use broker_core::{Identity, Timestamp};
+use bytes::{BufMut, Bytes, BytesMut};
+use rustls_pki_types::CertificateDer;
+use zeroize::Zeroizing;
+
+use super::{
+    association::Channel,
+    certificate,
+    crypto::{Exchange, Keys, Master, Randoms, Suite, curve, psk_premaster},
+    hello::{ClientHello, Fragment, MESSAGE_HEADER_BYTES, kind, put_message_header, server_hello},
+    reassembly::Reassembly,
+    record::{
+        Alert, ContentType, DATAGRAM_BYTES_MAX, HEADER_BYTES, Reader, Record, VERSION, Window, put_header,
+    },
+    server::DtlsServer,
+};
+
+/// Bytes of a client's flight, if it may show a certificate.
+const FLIGHT_BYTES_MAX: usize = 16 << 10;
+/// The same without a certificate: an identity of 128 bytes, which RFC 4279 §5.3 asks for, or a point on a curve.
+const FLIGHT_BYTES_MAX_PLAIN: usize = 1 << 10;
+/// A Finished that came before its keys is kept if it is not longer.
+const EARLY_BYTES_MAX: usize = 128;
+/// Records that cannot be opened, after which the client is told that it has another key. One might be forged, and is
+/// to be dropped (RFC 6347 §4.1.2.7).
+const UNREADABLE_MAX: u8 = 2;
+
+/// Why a handshake ends in failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// Told to the client.
+    pub(super) alert: Option<Alert>,
+    /// For counters.
+    pub(super) reason: &'static str,
+}
+
+impl Failure {
+    pub(super) fn new(alert: Alert, reason: &'static str) -> Failure {
+        Failure {
+            alert: Some(alert),
+            reason,
+        }
+    }
+
+    fn internal() -> Failure {
+        Failure::new(Alert::InternalError, "internal_error")
+    }
+
+    fn malformed() -> Failure {
+        Failure::new(Alert::DecodeError, "malformed_handshake")
+    }
+}
+
+/// What a record did to a handshake.
+pub(super) enum Progress {
+    /// It goes on.
+    Waiting,
+    /// The record was of no use.
+    Dropped(&'static str),
+    /// The client has proven itself.
+    Done(Box<Done>),
+}
+
+/// The result of a handshake.
+pub(super) struct Done {
+    pub(super) channel: Channel,
+    pub(super) client_random: [u8; 32],
+    pub(super) identity: Option<Identity>,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Certificate,
+    KeyExchange,
+    CertificateVerify,
+    Finished,
+}
+
+/// A handshake under way. Beyond the server's own flight it keeps at most [`FLIGHT_BYTES_MAX`] bytes of the client's.
+pub(super) struct Handshake {
+    server: Arc<DtlsServer>,
+    suite: &'static Suite,
+    randoms: Randoms,
+    extended_master_secret: bool,
+    /// The server's half of the key exchange.
+    private: Option<EphemeralPrivateKey>,
+    /// All messages so far, each in one piece (RFC 6347 §4.2.6).
+    transcript: Vec<u8>,
+    /// The server's flight in it.
+    flight: Range<usize>,
+    /// Sequence number of the next record without protection.
+    sequence: u64,
+    /// Number of the next message of the server's.
+    number: u16,
+    reassembly: Reassembly,
+    step: Step,
+    certificate: Option<CertificateDer<'static>>,
+    identity: Option<Identity>,
+    secrets: Option<Secrets>,
+    window: Window,
+    early: Option<Box<[u8]>>,
+    unreadable: u8,
+}
+
+struct Secrets {
+    master: Master,
+    read: Keys,
+    write: Keys,
+}
+
+impl Handshake {
+    /// Answers a hello whose cookie is good: [`Handshake::flight`] is to be sent.
+    pub(super) fn start(
+        server: Arc<DtlsServer>,
+        hello: &ClientHello<'_>,
+        (fragment, sequence): (&Fragment<'_>, u64),
+    ) -> Result<Handshake, Failure> {
+        if !hello.is_1_2 {
+            return Err(Failure::new(Alert::ProtocolVersion, "protocol_version"));
+        }
+        if !hello.null_compression {
+            return Err(Failure::new(Alert::IllegalParameter, "compression"));
+        }
+        let Some(suite) = server.suite(hello) else {
+            return Err(Failure::new(Alert::HandshakeFailure, "no_common_cipher_suite"));
+        };
+        let mut random = [0; 32];
+        rand::fill(&mut random).map_err(|_| Failure::internal())?;
+        let asks = suite.exchange != Exchange::Psk && server.clients.is_some();
+        let (step, budget) = match asks {
+            true => (Step::Certificate, FLIGHT_BYTES_MAX),
+            false => (Step::KeyExchange, FLIGHT_BYTES_MAX_PLAIN),
+        };
+        let mut handshake = Handshake {
+            suite,
+            randoms: Randoms {
+                client: hello.random,
+                server: random,
+            },
+            extended_master_secret: hello.extended_master_secret,
+            private: None,
+            transcript: Vec::new(),
+            flight: 0..0,
+            // RFC 6347 §4.2.1: as the hello's, so that it differs from that of every HelloVerifyRequest.
+            sequence,
+            number: fragment.number,
+            reassembly: Reassembly::new(fragment.number.wrapping_add(1), budget),
+            step,
+            certificate: None,
+            identity: None,
+            secrets: None,
+            window: Window::default(),
+            early: None,
+            unreadable: 0,
+            server,
+        };
+        handshake.note(kind::CLIENT_HELLO, fragment.number, fragment.bytes);
+        handshake.write_flight(hello)?;
+        Ok(handshake)
+    }
+
+    /// True if `hello` is the one that this handshake began with.
+    pub(super) fn is_from(&self, hello: &ClientHello<'_>) -> bool {
+        self.randoms.client == hello.random
+    }
+
+    fn write_flight(&mut self, hello: &ClientHello<'_>) -> Result<(), Failure> {
+        let start = self.transcript.len();
+        let body = server_hello(hello, self.suite, &self.randoms.server);
+        self.write(kind::SERVER_HELLO, &body);
+        if self.suite.exchange != Exchange::Psk {
+            let server = self.server.clone();
+            let certificate = server.certificate.as_ref().ok_or_else(Failure::internal)?;
+            self.write(kind::CERTIFICATE, &certificate.message);
+            let body = self.key_exchange(hello).ok_or_else(Failure::internal)?;
+            self.write(kind::SERVER_KEY_EXCHANGE, &body);
+            if let Some(clients) = &server.clients {
+                self.write(kind::CERTIFICATE_REQUEST, &clients.request);
+            }
+        }
+        self.write(kind::SERVER_HELLO_DONE, &[]);
+        self.flight = start..self.transcript.len();
+        Ok(())
+    }
+
+    /// The body of a ServerKeyExchange (RFC 8422 §5.4).
+    fn key_exchange(&mut self, hello: &ClientHello<'_>) -> Option<Vec<u8>> {
+        let group = hello.group()?;
+        let private = EphemeralPrivateKey::generate(curve(group)?, &rand::SystemRandom::new()).ok()?;
+        let public = private.compute_public_key().ok()?;
+        self.private = Some(private);
+        let mut body = vec![3];
+        body.put_u16(group);
+        body.put_u8(u8::try_from(public.as_ref().len()).ok()?);
+        body.put_slice(public.as_ref());
+        let signer = self.server.signer(self.suite.exchange, hello)?;
+        let signed = [&self.randoms.client, &self.randoms.server, &body[..]].concat();
+        let signature = signer.sign(&signed).ok()?;
+        body.put_u16(signer.scheme().into());
+        body.put_u16(u16::try_from(signature.len()).ok()?);
+        body.put_slice(&signature);
+        Some(body)
+    }
+
+    fn write(&mut self, kind: u8, body: &[u8]) {
+        self.note(kind, self.number, body);
+        self.number = self.number.wrapping_add(1);
+    }
+
+    fn note(&mut self, kind: u8, number: u16, body: &[u8]) {
+        put_message_header(&mut self.transcript, kind, body.len(), number, (0, body.len()));
+        self.transcript.extend_from_slice(body);
+    }
+
+    /// The server's flight, each time with new sequence numbers, in datagrams.
+    pub(super) fn flight(&mut self, mut send: impl FnMut(Bytes)) {
+        let mut datagram = BytesMut::new();
+        let mut messages = &self.transcript[self.flight.clone()];
+        while let Some(message) = Fragment::take(&mut messages) {
+            let mut offset = 0;
+            loop {
+                let overhead = HEADER_BYTES + MESSAGE_HEADER_BYTES;
+                let room = DATAGRAM_BYTES_MAX.saturating_sub(datagram.len() + overhead);
+                let rest = message.bytes.len() - offset;
+                if room < rest.min(100) {
+                    send(datagram.split().freeze());
+                    continue;
+                }
+                let part = rest.min(room);
+                let header = (0, self.sequence);
+                self.sequence += 1;
+                let len = MESSAGE_HEADER_BYTES + part;
+                put_header(&mut datagram, ContentType::Handshake, VERSION, header, len);
+                put_message_header(
+                    &mut datagram,
+                    message.kind,
+                    message.len,
+                    message.number,
+                    (offset, part),
+                );
+                datagram.extend_from_slice(&message.bytes[offset..offset + part]);
+                offset += part;
+                if offset == message.bytes.len() {
+                    break;
+                }
+            }
+        }
+        if !datagram.is_empty() {
+            send(datagram.freeze());
+        }
+    }
+
+    /// Sequence number for an alert.
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Takes a record of the client's, protected or not.
+    pub(super) fn handle(&mut self, now: Timestamp, record: &Record<'_>) -> Result<Progress, Failure> {
+        match (record.epoch, record.content) {
+            (0, ContentType::Handshake) => self.handle_fragments(now, record.body, 0),
+            // Fatal ones, and the one that says goodbye.
+            (0, ContentType::Alert) if matches!(record.body, [2, _] | [1, 0]) => Err(Failure {
+                alert: None,
+                reason: "alert_of_client",
+            }),
+            // Says what the epoch says.
+            (0, ContentType::ChangeCipherSpec) => Ok(Progress::Waiting),
+            (1, _) => self.handle_protected(now, record),
+            _ => Ok(Progress::Dropped("unexpected_record")),
+        }
+    }
+
+    fn handle_protected(&mut self, now: Timestamp, record: &Record<'_>) -> Result<Progress, Failure> {
+        let Some(secrets) = &self.secrets else {
+            if record.content == ContentType::Handshake && record.body.len() <= EARLY_BYTES_MAX {
+                let mut whole = BytesMut::new();
+                let header = (record.epoch, record.sequence);
+                put_header(&mut whole, record.content, VERSION, header, record.body.len());
+                whole.extend_from_slice(record.body);
+                self.early = Some(whole[..].into());
+                return Ok(Progress::Waiting);
+            }
+            return Ok(Progress::Dropped("no_keys_yet"));
+        };
+        if !self.window.is_new(record.sequence) {
+            return Ok(Progress::Dropped("replayed_record"));
+        }
+        let Some(plaintext) = secrets.read.open(record) else {
+            self.unreadable += 1;
+            return match self.unreadable < UNREADABLE_MAX {
+                true => Ok(Progress::Dropped("bad_record_mac")),
+                // What RFC 4279 §2 answers to a wrong key, and to an identity that is unknown.
+                false => Err(Failure::new(Alert::DecryptError, "wrong_key")),
+            };
+        };
+        self.window.mark(record.sequence);
+        match record.content {
+            ContentType::Handshake => self.handle_fragments(now, &plaintext, 1),
+            ContentType::Alert => Err(Failure {
+                alert: None,
+                reason: "alert_of_client",
+            }),
+            _ => Ok(Progress::Dropped("unexpected_record")),
+        }
+    }
+
+    fn handle_fragments(&mut self, now: Timestamp, mut body: &[u8], epoch: u16) -> Result<Progress, Failure> {
+        let mut useful = false;
+        while let Some(fragment) = Fragment::take(&mut body) {
+            // Nothing but Finished is protected, and it always is.
+            if (epoch == 1) == (fragment.kind == kind::FINISHED) {
+                useful |= self.reassembly.push(&fragment);
+            }
+        }
+        while let Some((kind, number, body)) = self.reassembly.pop() {
+            if let Some(done) = self.handle_message(now, kind, number, &body)? {
+                return Ok(Progress::Done(Box::new(done)));
+            }
+        }
+        if self.secrets.is_some()
+            && let Some(early) = self.early.take()
+            && let Some(record) = Record::take(&mut &early[..])
+        {
+            return self.handle_protected(now, &record);
+        }
+        Ok(match useful {
+            true => Progress::Waiting,
+            false => Progress::Dropped("useless_fragment"),
+        })
+    }
+
+    fn handle_message(
+        &mut self,
+        now: Timestamp,
+        kind: u8,
+        number: u16,
+        body: &[u8],
+    ) -> Result<Option<Done>, Failure> {
+        let before = self.transcript.len();
+        self.note(kind, number, body);
+        match (self.step, kind) {
+            (Step::Certificate, kind::CERTIFICATE) => self.handle_certificate(now, body)?,
+            (Step::KeyExchange, kind::CLIENT_KEY_EXCHANGE) => self.handle_key_exchange(body)?,
+            (Step::CertificateVerify, kind::CERTIFICATE_VERIFY) => {
+                let server = self.server.clone();
+                let clients = server.clients.as_ref().ok_or_else(Failure::internal)?;
+                let certificate = self.certificate.as_ref().ok_or_else(Failure::internal)?;
+                let info =
+                    certificate::verify_possession(clients, certificate, &self.transcript[..before], body)?;
+                self.identity = Some(Identity::Certificate(Arc::new(info)));
+                self.step = Step::Finished;
+            }
+            (Step::Finished, kind::FINISHED) => return self.handle_finished(before, body).map(Some),
+            _ => return Err(Failure::new(Alert::HandshakeFailure, "unexpected_message")),
+        }
+        Ok(None)
+    }
+
+    fn handle_certificate(&mut self, now: Timestamp, body: &[u8]) -> Result<(), Failure> {
+        let server = self.server.clone();
+        let clients = server.clients.as_ref().ok_or_else(Failure::internal)?;
+        self.certificate = certificate::verify_chain(clients, now, body)?;
+        self.step = Step::KeyExchange;
+        Ok(())
+    }
+
+    fn handle_key_exchange(&mut self, body: &[u8]) -> Result<(), Failure> {
+        let mut reader = Reader(body);
+        let premaster = match self.suite.exchange {
+            Exchange::Psk => {
+                let identity = reader.vec16().ok_or_else(Failure::malformed)?;
+                let key = self.psk(identity)?;
+                psk_premaster(&key)
+            }
+            Exchange::EcdheEcdsa | Exchange::EcdheRsa => {
+                let point = reader.vec8().ok_or_else(Failure::malformed)?;
+                let private = self.private.take().ok_or_else(Failure::internal)?;
+                let public = UnparsedPublicKey::new(private.algorithm(), point);
+                let refused = Failure::new(Alert::IllegalParameter, "bad_point");
+                agree_ephemeral(private, public, refused, |secret| {
+                    Ok(Zeroizing::new(secret.to_vec()))
+                })?
+            }
+        };
+        reader.end().ok_or_else(Failure::malformed)?;
+        // RFC 7627 §3: up to and including this message.
+        let hash = digest::digest(&digest::SHA256, &self.transcript);
+        let session_hash = self.extended_master_secret.then_some(hash.as_ref());
+        let master = Master::new(&premaster, &self.randoms, session_hash).ok_or_else(Failure::internal)?;
+        let (read, write) = master
+            .keys(self.suite.cipher, &self.randoms)
+            .ok_or_else(Failure::internal)?;
+        self.secrets = Some(Secrets { master, read, write });
+        self.step = match self.certificate {
+            Some(_) => Step::CertificateVerify,
+            None => Step::Finished,
+        };
+        Ok(())
+    }
+
+    /// The key of an identity. One that nobody knows has a random key: the client then cannot tell whether it is the
+    /// identity or the key that is wrong (RFC 4279 §2).
+    fn psk(&mut self, identity: &[u8]) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let lookup = self.server.psk.as_ref().ok_or_else(Failure::internal)?;
+        let known = std::str::from_utf8(identity).ok();
+        let known = known.and_then(|name| Some((name, lookup(name)?)));
+        match known {
+            Some((name, key)) if !key.is_empty() => {
+                self.identity = Some(Identity::Psk(name.into()));
+                Ok(Zeroizing::new(key))
+            }
+            _ => {
+                let mut key = Zeroizing::new(vec![0; 16]);
+                rand::fill(&mut key).map_err(|_| Failure::internal())?;
+                Ok(key)
+            }
+        }
+    }
+
+    /// RFC 5246 §7.4.9. `before`: where the message begins in the transcript.
+    fn handle_finished(&mut self, before: usize, body: &[u8]) -> Result<Done, Failure> {
+        let secrets = self.secrets.take().ok_or_else(Failure::internal)?;
+        let verify_data = |label: &[u8], end: usize| {
+            let hash = digest::digest(&digest::SHA256, &self.transcript[..end]);
+            secrets
+                .master
+                .verify_data(label, hash.as_ref())
+                .ok_or_else(Failure::internal)
+        };
+        let expected = verify_data(b"client finished", before)?;
+        constant_time::verify_slices_are_equal(&expected, body)
+            .map_err(|_| Failure::new(Alert::DecryptError, "wrong_finished"))?;
+        let answer = verify_data(b"server finished", self.transcript.len())?;
+        let mut finished = Vec::with_capacity(MESSAGE_HEADER_BYTES + answer.len());
+        put_message_header(
+            &mut finished,
+            kind::FINISHED,
+            answer.len(),
+            self.number,
+            (0, answer.len()),
+        );
+        finished.put_slice(&answer);
+        let channel = Channel::new(
+            secrets.read,
+            secrets.write,
+            self.window,
+            (self.sequence, finished),
+        );
+        Ok(Done {
+            channel,
+            client_random: self.randoms.client,
+            identity: self.identity.take(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
