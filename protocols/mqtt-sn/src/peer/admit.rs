@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{
     Peer,
     sleep::{FACTS, GUARD},
-    state::{Asleep, Connecting, Connection, Goal, Nap, Noted, Phase, State},
+    state::{Asleep, Connecting, Connection, Goal, Greeting, Nap, Noted, Phase, State},
     timers::LATE,
 };
 use crate::{
@@ -87,7 +87,12 @@ impl Peer {
         connected: Connected,
         phase: Phase,
     ) -> Connection {
-        let Connecting { setup, will, .. } = connecting;
+        let Connecting {
+            setup,
+            will,
+            greeting,
+            ..
+        } = connecting;
         // Notes of a session that ended with a CleanSession do not come.
         let topics = Topics::restore(&connected.notes, phase != Phase::Active);
         let guard = self.guard();
@@ -100,13 +105,19 @@ impl Peer {
         Connection {
             client: Arc::clone(&connected.client),
             phase,
-            clean_session: setup.clean_session,
-            is_id_assigned: connected.client_id_assigned,
-            will_flag: setup.will,
             duration: setup.duration,
+            will_flag: setup.will,
             heard_at: now,
+            // A decision of the broker may take its time.
+            greeting: Greeting {
+                late_until: if phase == Phase::Active {
+                    now.after(LATE)
+                } else {
+                    greeting.late_until
+                },
+                ..greeting
+            },
             fresh_until: now.after(patience),
-            late_until: now.after(LATE),
             noted,
             asked: Vec::new(),
             number: PacketId::FIRST,
@@ -138,7 +149,7 @@ impl Peer {
             Goal::Connect => self.put(&Message::ConnAck(code), effects),
             // It may try again, and sleeps on.
             Goal::Wake { nap: Some(nap) } | Goal::SleepFor { nap, .. } if code == ReturnCode::Congestion => {
-                self.state = State::Asleep(Box::new(Asleep::of(&connecting.setup, nap)));
+                self.state = State::Asleep(Box::new(Asleep::of(&connecting, nap)));
                 return;
             }
             Goal::Wake { nap: None } if code == ReturnCode::Congestion => {}

@@ -5,7 +5,8 @@ use broker_core::{DisconnectCause, Effects, ReasonCode, Request, Timestamp, Will
 use super::{
     Peer,
     counters::counters,
-    state::{Connecting, Connection, Goal, Phase, Setup, State},
+    late,
+    state::{Connecting, Connection, Goal, Greeting, Phase, Setup, State},
 };
 use crate::codec::{Connect, DecodeError, Message, Publish, PublishQoS, ReturnCode};
 
@@ -27,7 +28,7 @@ impl Peer {
             (State::FallingAsleep(_), _) => counters().received_duplicate.inc(),
             (_, Message::Connect(connect)) => self.handle_connect(now, &connect, effects),
             (State::AwaitConnect { .. }, Message::PingReq(client_id)) if !client_id.is_empty() => {
-                self.wake_stranger(client_id, effects);
+                self.wake_stranger(now, client_id, effects);
             }
             (State::AwaitConnect { .. }, _) => {
                 // §6.12: a gateway that does not know the client asks it so to connect.
@@ -66,10 +67,16 @@ impl Peer {
     fn handle_connect(&mut self, now: Timestamp, connect: &Connect<'_>, effects: &mut Effects<'_>) {
         let setup = self.setup(connect);
         match &mut self.state {
-            State::Connected(connection) if connection.is_copy(now, &setup) => {
+            State::Connected(connection) if connection.was_answered(now, &setup) => {
                 counters().received_duplicate.inc();
                 connection.heard_at = now;
                 self.put(&Message::ConnAck(ReturnCode::Accepted), effects);
+            }
+            State::Connected(connection) if connection.greeting.is_late_copy(now, &setup) => {
+                counters().received_duplicate.inc();
+            }
+            State::Asleep(asleep) if asleep.greeting.is_late_copy(now, &setup) => {
+                counters().received_duplicate.inc();
             }
             State::Connected(connection) => {
                 // The client begins anew. One that slept meanwhile goes on from sleep, any other has lost its
@@ -113,13 +120,14 @@ impl Peer {
         if setup.will {
             self.ask_for_will(now, setup, effects);
         } else {
-            self.request_connect(setup, None, effects);
+            self.request_connect(now, setup, None, effects);
         }
     }
 
     /// Everything that belongs to the CONNECT is here.
     pub(super) fn request_connect(
         &mut self,
+        now: Timestamp,
         setup: Setup,
         will: Option<Box<Will>>,
         effects: &mut Effects<'_>,
@@ -128,6 +136,7 @@ impl Peer {
         connect.will = will.as_deref().cloned();
         effects.requests.push(Request::Connect(Box::new(connect)));
         self.state = State::Connecting(Box::new(Connecting {
+            greeting: Greeting::new(now, &setup),
             setup,
             will,
             goal: Goal::Connect,
@@ -138,21 +147,15 @@ impl Peer {
 
 impl Connection {
     /// The CONNECT is the one that was answered: its CONNACK was lost, or the network has doubled it.
-    fn is_copy(&self, now: Timestamp, setup: &Setup) -> bool {
-        now < self.fresh_until
-            && self.phase == Phase::Active
-            && self.duration == setup.duration
-            && self.clean_session == setup.clean_session
-            && self.will_flag == setup.will
-            && (*self.client.client_id.as_str() == *setup.client_id
-                || (self.is_id_assigned && setup.client_id.is_empty()))
+    fn was_answered(&self, now: Timestamp, setup: &Setup) -> bool {
+        now < self.fresh_until && self.phase == Phase::Active && self.greeting.print == late::print(setup)
     }
 
     /// A message of an admitted client that changes nothing about the connection.
     fn handle_message(&mut self, message: &Message<'_>, io: &mut super::Io<'_, '_>) {
         self.heard_at = io.now;
-        // A client that goes on knows that it is connected. Only what the network has held back may still be a copy.
-        self.fresh_until = self.fresh_until.min(self.late_until);
+        // A client that goes on knows that it is connected.
+        self.fresh_until = self.fresh_until.min(self.greeting.late_until);
         match *message {
             Message::Register {
                 msg_id, topic_name, ..

@@ -1,54 +1,82 @@
-//! Late copies of QoS 2 messages.
+//! Late copies of requests.
 //!
-//! TCP keeps the order; a network of datagrams may deliver a copy of a PUBLISH when its PUBCOMP is through, and taken
-//! for a new message it would be delivered twice. So a message that was completed is remembered for as long as the
-//! network may hold back a copy, by its contents: some clients give all their messages the same number.
+//! TCP keeps the order; a network of datagrams may deliver a copy of a request when its answer is through and the
+//! client has gone on. A PUBLISH of QoS 2 that was completed would be delivered twice, a SUBSCRIBE undo the
+//! UNSUBSCRIBE after it. So requests are remembered for as long as the network may hold back a copy ([`LATE`]), and
+//! copies are dropped, not answered: a client that means the same request once more, in the same words and under the
+//! same number, repeats it until it is taken.
+//!
+//! QoS 1 may come twice and REGISTER always has the same answer: neither is remembered.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use broker_core::Timestamp;
 
 use super::timers::LATE;
-use crate::codec::{MsgId, Publish};
+use crate::codec::MsgId;
 
-/// The last messages. A client has one under way (§6.6), so that a few are enough.
+/// The last requests. A client has one under way (§6.6), so that a few are enough.
 #[derive(Debug, Default)]
 pub(super) struct LateCopies([Option<Copied>; 4]);
 
 #[derive(Clone, Copy, Debug)]
 struct Copied {
-    msg_id: MsgId,
     print: u64,
-    /// `None` until it is completed: until then the broker knows it.
-    until: Option<Timestamp>,
+    /// Set for a message of QoS 2 until it is completed: until then the broker knows it.
+    under_way: Option<MsgId>,
+    until: Timestamp,
 }
 
-/// What a copy has in common with its original.
-pub(super) fn print(publish: &Publish<'_>) -> u64 {
+/// What a copy has in common with its original: all of it but DUP.
+pub(super) fn print(request: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (publish.msg_id, publish.topic, publish.retain, publish.data).hash(&mut hasher);
+    request.hash(&mut hasher);
     hasher.finish()
 }
 
 impl LateCopies {
-    pub(super) fn received(&mut self, msg_id: MsgId, print: u64) {
-        self.0.rotate_right(1);
-        self.0[0] = Some(Copied {
-            msg_id,
-            print,
-            until: None,
-        });
-    }
-
-    pub(super) fn completed(&mut self, now: Timestamp, msg_id: MsgId) {
-        let mut copied = self.0.iter_mut().flatten();
-        if let Some(copied) = copied.find(|copied| copied.msg_id == msg_id) {
-            copied.until.get_or_insert(now.after(LATE));
+    /// True if the request is a copy of one that came lately; else it is remembered.
+    pub(super) fn is_copy(&mut self, now: Timestamp, print: u64) -> bool {
+        self.has(now, print) || {
+            self.remember(Copied {
+                print,
+                under_way: None,
+                until: now.after(LATE),
+            });
+            false
         }
     }
 
-    pub(super) fn is_copy(&self, now: Timestamp, print: u64) -> bool {
-        let is_it = |copied: &Copied| copied.print == print && copied.until.is_some_and(|until| now < until);
+    /// True if this is a copy of a message of QoS 2 that was completed lately.
+    pub(super) fn has(&self, now: Timestamp, print: u64) -> bool {
+        let is_it =
+            |copied: &Copied| copied.print == print && copied.under_way.is_none() && now < copied.until;
         self.0.iter().flatten().any(is_it)
+    }
+
+    /// A message of QoS 2 has come.
+    pub(super) fn receive(&mut self, now: Timestamp, msg_id: MsgId, print: u64) {
+        let repeated = |copied: &Copied| copied.print == print && copied.under_way.is_some();
+        if !self.0.iter().flatten().any(repeated) {
+            self.remember(Copied {
+                print,
+                under_way: Some(msg_id),
+                until: now,
+            });
+        }
+    }
+
+    /// It is completed.
+    pub(super) fn complete(&mut self, now: Timestamp, msg_id: MsgId) {
+        let mut copied = self.0.iter_mut().flatten();
+        if let Some(copied) = copied.find(|copied| copied.under_way == Some(msg_id)) {
+            copied.under_way = None;
+            copied.until = now.after(LATE);
+        }
+    }
+
+    fn remember(&mut self, copied: Copied) {
+        self.0.rotate_right(1);
+        self.0[0] = Some(copied);
     }
 }

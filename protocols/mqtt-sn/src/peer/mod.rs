@@ -1,6 +1,6 @@
 //! One MQTT-SN client as the gateway sees it: from its datagrams to requests, from events to its datagrams.
 //!
-//! [`state`] has the diagram; each procedure has a file. What a client may send again, because an answer was lost, is
+//! `state.rs` has the diagram; each procedure has a file. What a client may send again, because an answer was lost, is
 //! answered again and has no further effect; what its state does not allow is dropped and [counted](counters()),
 //! unless the specification names an answer. Nothing is parked: a request that cannot be taken now is refused with
 //! "congestion" or dropped, and the client repeats it.

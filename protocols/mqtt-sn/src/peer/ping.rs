@@ -29,7 +29,7 @@ impl Peer {
             State::Asleep(asleep) => {
                 let is_own = match &named {
                     Some(named) => **named == *asleep.client_id.as_str(),
-                    None => asleep.is_id_assigned,
+                    None => asleep.greeting.without_id,
                 };
                 if is_own {
                     self.rouse(

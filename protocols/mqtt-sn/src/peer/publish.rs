@@ -40,8 +40,7 @@ impl Connection {
                 return counters().received_duplicate.inc();
             }
             if qos == QoS::ExactlyOnce && self.is_late_copy(publish, io) {
-                counters().received_duplicate.inc();
-                return io.put(&Message::PubRec(publish.msg_id));
+                return counters().received_duplicate.inc();
             }
             if self.asked.len() >= ASKED_MAX {
                 counters().received_congestion.inc();
@@ -73,8 +72,8 @@ impl Connection {
             });
         }
         if qos == QoS::ExactlyOnce {
-            let print = late::print(publish);
-            self.late.get_or_insert_default().received(publish.msg_id, print);
+            let late = self.late.get_or_insert_default();
+            late.receive(io.now, publish.msg_id, print(publish));
         }
     }
 
@@ -90,10 +89,10 @@ impl Connection {
         }
     }
 
-    /// The first PUBLISH was answered long ago; the network has kept this copy of it.
+    /// The message was completed; the network has kept this copy of it.
     fn is_late_copy(&self, publish: &codec::Publish<'_>, io: &Io<'_, '_>) -> bool {
         let late = self.late.as_ref();
-        late.is_some_and(|late| late.is_copy(io.now, late::print(publish)))
+        late.is_some_and(|late| late.has(io.now, print(publish)))
     }
 
     fn is_asked(&self, id: MsgId) -> bool {
@@ -168,9 +167,13 @@ impl Connection {
         let is_it = |asked: &Asked| matches!(asked, Asked::Release(other) if *other == msg_id);
         if self.take_asked(is_it).is_some() {
             if let Some(late) = &mut self.late {
-                late.completed(io.now, msg_id);
+                late.complete(io.now, msg_id);
             }
             io.put(&Message::PubComp(msg_id));
         }
     }
+}
+
+fn print(publish: &codec::Publish<'_>) -> u64 {
+    late::print((publish.msg_id, publish.topic, publish.retain, publish.data))
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{
     Peer,
     counters::counters,
-    state::{Asleep, Connecting, Connection, FallingAsleep, Goal, Nap, Phase, Setup, State},
+    state::{Asleep, Connecting, Connection, FallingAsleep, Goal, Greeting, Nap, Phase, Setup, State},
 };
 use crate::codec::Message;
 
@@ -28,11 +28,12 @@ impl Nap {
 }
 
 impl Asleep {
-    pub(super) fn of(setup: &Setup, nap: Nap) -> Asleep {
+    /// The client that was to be woken sleeps on.
+    pub(super) fn of(connecting: &Connecting, nap: Nap) -> Asleep {
         Asleep {
-            client_id: ClientId::new(&setup.client_id),
-            is_id_assigned: false,
+            client_id: ClientId::new(&connecting.setup.client_id),
             nap,
+            greeting: connecting.greeting,
         }
     }
 
@@ -76,8 +77,8 @@ impl Peer {
         self.state = State::FallingAsleep(Box::new(FallingAsleep {
             asleep: Asleep {
                 client_id: connection.client.client_id.clone(),
-                is_id_assigned: connection.is_id_assigned,
                 nap,
+                greeting: connection.greeting,
             },
             answer,
         }));
@@ -115,31 +116,32 @@ impl Peer {
     }
 
     /// A client that is unknown here says that it sleeps.
-    pub(super) fn wake_stranger(&mut self, client_id: &str, effects: &mut Effects<'_>) {
+    pub(super) fn wake_stranger(&mut self, now: Timestamp, client_id: &str, effects: &mut Effects<'_>) {
         let setup = Setup {
             client_id: self.effective_client_id(client_id),
             will: false,
             clean_session: false,
             duration: 0,
         };
-        self.wake(setup, Goal::Wake { nap: None }, effects);
+        self.wake(setup, Goal::Wake { nap: None }, Greeting::unseen(now), effects);
     }
 
     /// The client that sleeps here says something.
     pub(super) fn rouse(&mut self, goal: impl FnOnce(Nap) -> Goal, effects: &mut Effects<'_>) {
         if let State::Asleep(asleep) = &self.state {
-            let (setup, goal) = (asleep.setup(), goal(asleep.nap));
-            self.wake(setup, goal, effects);
+            let (setup, goal, greeting) = (asleep.setup(), goal(asleep.nap), asleep.greeting);
+            self.wake(setup, goal, greeting, effects);
         }
     }
 
-    fn wake(&mut self, setup: Setup, goal: Goal, effects: &mut Effects<'_>) {
+    fn wake(&mut self, setup: Setup, goal: Goal, greeting: Greeting, effects: &mut Effects<'_>) {
         let client_id = ClientId::new(&setup.client_id);
         effects.requests.push(self.wake_request(&client_id));
         self.state = State::Connecting(Box::new(Connecting {
             setup,
             will: None,
             goal,
+            greeting,
             next: None,
         }));
     }

@@ -28,7 +28,12 @@ use std::sync::Arc;
 
 use broker_core::{ClientId, ClientInfo, PacketId, QoS, Timestamp, Will};
 
-use super::{common::Common, late::LateCopies, outgoing::Outgoing, timers::Retry};
+use super::{
+    common::Common,
+    late::{self, LateCopies},
+    outgoing::Outgoing,
+    timers::{LATE, Retry},
+};
 use crate::{
     codec::{self, MsgId, ReturnCode, TopicId},
     topics::Topics,
@@ -52,7 +57,7 @@ pub(super) enum State {
 }
 
 /// What a CONNECT said.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Setup {
     /// As the broker is to know the client; empty if the broker is to choose.
     pub(super) client_id: Box<str>,
@@ -90,6 +95,7 @@ pub(super) struct Connecting {
     /// Sent along with the CONNECT.
     pub(super) will: Option<Box<Will>>,
     pub(super) goal: Goal,
+    pub(super) greeting: Greeting,
     /// A later CONNECT that says something else: it is seen to once the broker has decided about this one, as answers
     /// of the broker do not say to which of two they belong.
     pub(super) next: Option<Setup>,
@@ -122,17 +128,14 @@ pub(super) struct Nap {
 pub(super) struct Connection {
     pub(super) client: Arc<ClientInfo>,
     pub(super) phase: Phase,
-    pub(super) clean_session: bool,
-    pub(super) is_id_assigned: bool,
-    /// Its CONNECT had the Will flag.
-    pub(super) will_flag: bool,
     /// Of its CONNECT, seconds; 0: none.
     pub(super) duration: u16,
+    /// Its CONNECT had the Will flag.
+    pub(super) will_flag: bool,
     pub(super) heard_at: Timestamp,
-    /// Until then the same CONNECT again is a copy of the one that was answered.
+    pub(super) greeting: Greeting,
+    /// Until then the same CONNECT may come because its CONNACK was lost: the client has said nothing since.
     pub(super) fresh_until: Timestamp,
-    /// Until then it may be one even if the client has gone on, as the network may have held it back.
-    pub(super) late_until: Timestamp,
     /// What the session has noted of sleep.
     pub(super) noted: Noted,
     /// Requests that the broker has not answered.
@@ -143,6 +146,16 @@ pub(super) struct Connection {
     pub(super) outgoing: Option<Box<Outgoing>>,
     pub(super) will: Option<Box<Will>>,
     pub(super) late: Option<Box<LateCopies>>,
+}
+
+/// The last CONNECT, so that it is known again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Greeting {
+    pub(super) print: u64,
+    /// Until then it may be one that the network has held back, whatever the client has done since.
+    pub(super) late_until: Timestamp,
+    /// The broker has chosen the client id, and the client does not know it: it may wake without.
+    pub(super) without_id: bool,
 }
 
 /// The states of an admitted client (§6.14).
@@ -204,9 +217,32 @@ pub(super) struct FallingAsleep {
 #[derive(Clone, Debug)]
 pub(super) struct Asleep {
     pub(super) client_id: ClientId,
-    /// The client does not know its id and may wake without it.
-    pub(super) is_id_assigned: bool,
     pub(super) nap: Nap,
+    pub(super) greeting: Greeting,
+}
+
+impl Greeting {
+    /// Of a CONNECT that is seen to now.
+    pub(super) fn new(now: Timestamp, setup: &Setup) -> Greeting {
+        Greeting {
+            print: late::print(setup),
+            late_until: now.after(LATE),
+            without_id: setup.client_id.is_empty(),
+        }
+    }
+
+    /// Of a client whose CONNECT nobody here has seen.
+    pub(super) fn unseen(now: Timestamp) -> Greeting {
+        Greeting {
+            print: 0,
+            late_until: now,
+            without_id: false,
+        }
+    }
+
+    pub(super) fn is_late_copy(self, now: Timestamp, setup: &Setup) -> bool {
+        now < self.late_until && self.print == late::print(setup)
+    }
 }
 
 impl Nap {

@@ -1,5 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE (§6.9).
 
+use std::hash::Hash;
+
 use broker_core::{
     PacketId, QoS, ReasonCode, Request, Subscribe, SubscribeOptions, Unsubscribe,
     topic::{has_wildcard, is_valid_name},
@@ -8,6 +10,7 @@ use broker_core::{
 use super::{
     Io,
     counters::counters,
+    late,
     publish::ASKED_MAX,
     state::{Asked, Connection},
 };
@@ -24,7 +27,9 @@ impl Connection {
     pub(super) fn handle_subscribe(&mut self, subscribe: &codec::Subscribe<'_>, io: &mut Io<'_, '_>) {
         let is_it =
             |asked: &Asked| matches!(asked, Asked::Subscribe { msg_id, .. } if *msg_id == subscribe.msg_id);
-        if self.asked.iter().any(is_it) {
+        if self.asked.iter().any(is_it)
+            || (!subscribe.dup && self.is_late((subscribe.msg_id, subscribe.topic, subscribe.qos as u8), io))
+        {
             return counters().received_duplicate.inc();
         }
         let Some(filter) = self.filter(subscribe.topic, io) else {
@@ -72,6 +77,12 @@ impl Connection {
             subscription_id: None,
             user_properties: Vec::new(),
         })));
+    }
+
+    /// The request is a copy that the network has held back.
+    pub(super) fn is_late(&mut self, request: impl Hash, io: &Io<'_, '_>) -> bool {
+        let print = late::print(request);
+        self.late.get_or_insert_default().is_copy(io.now, print)
     }
 
     /// The filter in words; `None` for a predefined id that nobody knows.
@@ -124,23 +135,20 @@ impl Connection {
             }
             at -= 1;
             self.asked.remove(at);
-            match granted {
-                granted if !is_known => {
-                    let _ = granted;
-                    sub_ack(msg_id, TopicId::NONE, CONGESTION, io);
-                }
-                granted @ (ReturnCode::Accepted, _) => {
-                    self.confirm(topic_id);
-                    sub_ack(msg_id, topic_id, granted, io);
-                }
-                granted => sub_ack(msg_id, TopicId::NONE, granted, io),
+            if !is_known {
+                sub_ack(msg_id, TopicId::NONE, CONGESTION, io);
+            } else if granted.0 == ReturnCode::Accepted {
+                self.confirm(topic_id);
+                sub_ack(msg_id, topic_id, granted, io);
+            } else {
+                sub_ack(msg_id, TopicId::NONE, granted, io);
             }
         }
     }
 
     pub(super) fn handle_unsubscribe(&mut self, id: MsgId, topic: TopicName<'_>, io: &mut Io<'_, '_>) {
         let is_it = |asked: &Asked| matches!(asked, Asked::Unsubscribe { msg_id, .. } if *msg_id == id);
-        if self.asked.len() >= ASKED_MAX || self.asked.iter().any(is_it) {
+        if self.asked.len() >= ASKED_MAX || self.asked.iter().any(is_it) || self.is_late((id, topic), io) {
             return counters().received_duplicate.inc();
         }
         let Some(filter) = self.filter(topic, io) else {

@@ -47,7 +47,7 @@ impl Peer {
             // It has a Will flag and no Will: an old one does not stay in force either (§6.3).
             (Prompt::Topic, None) => {
                 let setup = will.setup.clone();
-                self.request_connect(setup, None, effects);
+                self.request_connect(now, setup, None, effects);
             }
             // A copy; or WILLMSGREQ was lost, and is sent again in its time.
             (Prompt::Message { .. }, _) => counters().received_duplicate.inc(),
@@ -62,7 +62,7 @@ impl Peer {
                 };
                 let will = Box::new(will(topic, message, *qos, *retain));
                 let setup = awaited.setup.clone();
-                self.request_connect(setup, Some(will), effects);
+                self.request_connect(now, setup, Some(will), effects);
             }
             // CONNACK, the answer, was lost.
             State::Connected(connection) if now < connection.fresh_until && connection.will_flag => {
@@ -76,6 +76,10 @@ impl Peer {
 
 impl Connection {
     pub(super) fn handle_will_topic_upd(&mut self, topic: Option<codec::Will<'_>>, io: &mut Io<'_, '_>) {
+        let print = topic.map(|topic| (topic.topic, topic.qos as u8, topic.retain));
+        if self.is_late(("topic", print), io) {
+            return counters().received_duplicate.inc();
+        }
         let updated = topic.map(|topic| {
             let message = self.will.as_ref().map_or(&[][..], |will| &will.payload);
             Box::new(will(topic.topic, message, topic.qos, topic.retain))
@@ -84,6 +88,9 @@ impl Connection {
     }
 
     pub(super) fn handle_will_msg_upd(&mut self, message: &[u8], io: &mut Io<'_, '_>) {
+        if self.is_late(("message", message), io) {
+            return counters().received_duplicate.inc();
+        }
         let Some(old) = &self.will else {
             // There is no topic to send it to.
             return io.put(&Message::WillMsgResp(ReturnCode::NotSupported));

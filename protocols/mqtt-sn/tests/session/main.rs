@@ -2,6 +2,8 @@
 
 mod connecting;
 mod delivering;
+mod device;
+mod faults;
 mod net;
 mod probe;
 mod sleeping;
