@@ -4,6 +4,7 @@ mod connecting;
 mod delivering;
 mod device;
 mod faults;
+mod hostile;
 mod net;
 mod probe;
 mod sleeping;

@@ -358,3 +358,15 @@ pub(crate) fn suback(topic_id: u16, msg_id: u16, qos: QoS, return_code: ReturnCo
         return_code,
     }
 }
+
+/// PUBLISH of QoS −1.
+pub(crate) fn without_connection(topic: Topic, data: &str) -> Message<'_> {
+    Message::Publish(Publish {
+        dup: false,
+        qos: PublishQoS::WithoutConnection,
+        retain: false,
+        topic,
+        msg_id: MsgId(0),
+        data: data.as_bytes(),
+    })
+}
