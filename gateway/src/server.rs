@@ -66,9 +66,7 @@ fn needs_operator(error: &OpenError) -> bool {
 /// An address or directory that cannot be used stands somewhere in the configuration, too.
 fn located(loaded: &Loaded, error: &StartError) -> String {
     let key = match error {
-        StartError::Listen(ListenError::Bind(bind)) => {
-            Some(format!("listeners.{}.bind", bind.listener.replacen(':', ".", 1)))
-        }
+        StartError::Listen(ListenError::Bind(bind)) => Some(bind_key(&bind.listener)),
         StartError::Store(_) | StartError::Restore(_) => Some("node.data_dir".to_owned()),
         _ => None,
     };
@@ -79,6 +77,14 @@ fn located(loaded: &Loaded, error: &StartError) -> String {
         return format!("{origin}: {error}");
     }
     format!("tidegate: {error}")
+}
+
+/// The key of a listener's address, by its id: `tcp:default`, `mqttsn:udp:default`.
+fn bind_key(listener: &str) -> String {
+    match *listener.split(':').collect::<Vec<_>>() {
+        [gateway, kind, name] => format!("gateway.{gateway}.listeners.{kind}.{name}.bind"),
+        _ => format!("listeners.{}.bind", listener.replacen(':', ".", 1)),
+    }
 }
 
 fn serve(sources: &Sources, settings: &Settings) -> Result<(), StartError> {
@@ -124,6 +130,11 @@ fn announce(node: &Node, settings: &Settings) -> io::Result<()> {
     }
     for listener in &settings.listeners {
         if let Some(reason) = listener.disabled_because() {
+            writeln!(out, "not listening {}: {reason}", listener.id())?;
+        }
+    }
+    for listener in &settings.mqttsn.listeners {
+        if let Some(reason) = settings.mqttsn.disabled_because(listener) {
             writeln!(out, "not listening {}: {reason}", listener.id())?;
         }
     }

@@ -43,5 +43,12 @@ fn summary(loaded: &Loaded) -> String {
             Some(reason) => writeln!(text, "{} off: {reason}", listener.id()),
         };
     }
+    let mqttsn = &loaded.settings.mqttsn;
+    for listener in &mqttsn.listeners {
+        let _ = match mqttsn.disabled_because(listener) {
+            None => writeln!(text, "{} on {}", listener.id(), listener.bind),
+            Some(reason) => writeln!(text, "{} off: {reason}", listener.id()),
+        };
+    }
     text
 }

@@ -4,10 +4,11 @@ use std::{
     fs::{self, File},
     io,
     path::Path,
+    sync::Arc,
 };
 
 use broker_core::admission::{AclError, AclRules};
-use driver::{ClientAuth, TlsError};
+use driver::{ClientAuth, PskLookup, TlsError};
 
 use super::{
     error::{ConfigError, ConfigErrors},
@@ -91,11 +92,28 @@ fn check_acl(path: &Path) -> Result<(), String> {
 /// The keys of `dtls_options` whose files will not do, and why.
 fn check_dtls(listener: &DatagramListener) -> Vec<(&'static str, String)> {
     let mut problems = Vec::new();
-    if let Some(path) = &listener.dtls.psk_file
-        && let Err(problem) =
-            is_readable(path).and_then(|()| PskTable::read(path).map(drop).map_err(|error| error.to_string()))
+    let options = &listener.dtls;
+    let mut psk: Option<PskLookup> = None;
+    if let Some(path) = &options.psk_file {
+        let read = is_readable(path).and_then(|()| PskTable::read(path).map_err(|error| error.to_string()));
+        if let Err(problem) = read {
+            problems.push(("psk_file", problem));
+        }
+        // Of the keys, the check wants to know no more than that there are some.
+        psk = Some(Arc::new(|_: &str| None));
+    }
+    let Some(mut settings) = listener.dtls_settings(psk) else {
+        return problems;
+    };
+    if settings.ca_file.is_some()
+        && settings.certificate.is_some()
+        && settings.client_auth == ClientAuth::None
     {
-        problems.push(("psk_file", problem));
+        settings.client_auth = ClientAuth::Optional;
+    }
+    if let Err(error) = settings.check() {
+        let [certificate, key] = [&options.certfile, &options.keyfile].map(|file| file.as_deref());
+        problems.push((tls_key(&error, certificate, key), error.to_string()));
     }
     problems
 }
@@ -128,26 +146,33 @@ fn check_tls(listener: &Listener) -> Result<(), (&'static str, String)> {
         settings.client_auth = ClientAuth::Optional;
     }
     settings.check().map_err(|error| {
-        let key = match &error {
-            TlsError::NoKey { .. }
-            | TlsError::EncryptedKey { .. }
-            | TlsError::UnusableKey { .. }
-            | TlsError::KeyMismatch { .. } => "keyfile",
-            TlsError::NoAuthority => "cacertfile",
-            TlsError::NoVersion => "versions",
-            TlsError::Unreadable { path, .. }
-            | TlsError::NoCertificate { path }
-            | TlsError::Malformed { path, .. }
-            | TlsError::UnusableCertificate { path, .. } => {
-                if *path == settings.certificate_file {
-                    "certfile"
-                } else if *path == settings.key_file {
-                    "keyfile"
-                } else {
-                    "cacertfile"
-                }
-            }
-        };
+        let files = (&settings.certificate_file, &settings.key_file);
+        let key = tls_key(&error, Some(files.0), Some(files.1));
         (key, error.to_string())
     })
+}
+
+/// The option whose file is at fault.
+fn tls_key(error: &TlsError, certificate: Option<&Path>, key: Option<&Path>) -> &'static str {
+    match error {
+        TlsError::NoKey { .. }
+        | TlsError::EncryptedKey { .. }
+        | TlsError::UnusableKey { .. }
+        | TlsError::KeyMismatch { .. } => "keyfile",
+        TlsError::NoAuthority => "cacertfile",
+        TlsError::NoVersion => "versions",
+        TlsError::NoCredentials | TlsError::ClientCertificatesWithoutOwn => "certfile",
+        TlsError::Unreadable { path, .. }
+        | TlsError::NoCertificate { path }
+        | TlsError::Malformed { path, .. }
+        | TlsError::UnusableCertificate { path, .. } => {
+            if Some(path.as_path()) == certificate {
+                "certfile"
+            } else if Some(path.as_path()) == key {
+                "keyfile"
+            } else {
+                "cacertfile"
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use driver::{ClientAuth, DtlsSettings, PskLookup};
 use mqtt_sn::Roaming;
 
 use super::{bind::Bind, listener::Enable, listener::Verify};
@@ -232,6 +233,27 @@ impl DatagramListener {
     /// What its keys start with, without the dot.
     pub fn key(&self) -> String {
         format!("gateway.mqttsn.listeners.{}.{}", self.kind.name(), self.name)
+    }
+
+    /// What the driver needs for DTLS, with `psk` for the keys of `psk_file`; `None` for a udp listener.
+    pub(crate) fn dtls_settings(&self, psk: Option<PskLookup>) -> Option<DtlsSettings> {
+        if self.kind != DatagramKind::Dtls {
+            return None;
+        }
+        let dtls = &self.dtls;
+        Some(DtlsSettings {
+            certificate: dtls.certfile.clone().zip(dtls.keyfile.clone()),
+            ca_file: dtls.cacertfile.clone(),
+            client_auth: match (dtls.verify, dtls.fail_if_no_peer_cert) {
+                (Verify::None, _) => ClientAuth::None,
+                (Verify::Peer, false) => ClientAuth::Optional,
+                (Verify::Peer, true) => ClientAuth::Required,
+            },
+            psk,
+            handshake_timeout: dtls.handshake_timeout,
+            handshakes_max: dtls.handshakes_max,
+            idle_timeout: dtls.idle_timeout,
+        })
     }
 
     /// Whether it is to be opened, if MQTT-SN is enabled at all.

@@ -110,14 +110,22 @@ impl Validator<'_> {
                 let message = format!("{object}.{key} is missing; `tidegate cert` makes one for development");
                 self.fail(object, &key, message);
             }
-            Some(Lacks::Credentials) if listener.enable == Enable::On || (!is_built_in && listener.enable == Enable::Auto) => {
-                let message =
-                    format!("{object} needs dtls_options.certfile and keyfile, or dtls_options.psk_file, or both");
+            Some(Lacks::Credentials)
+                if listener.enable == Enable::On || (!is_built_in && listener.enable == Enable::Auto) =>
+            {
+                let message = format!(
+                    "{object} needs dtls_options.certfile and keyfile, or dtls_options.psk_file, or both"
+                );
                 self.fail(object, "enable", message);
             }
             _ => {}
         }
-        if dtls.verify == Verify::Peer && dtls.cacertfile.is_none() {
+        if dtls.verify == Verify::Peer && dtls.certfile.is_none() {
+            let message = format!(
+                "{object}.dtls_options.certfile is missing: a server without a certificate cannot ask for one"
+            );
+            self.fail(object, "dtls_options.verify", message);
+        } else if dtls.verify == Verify::Peer && dtls.cacertfile.is_none() {
             let message = format!("{object}.dtls_options.cacertfile is missing: verify_peer needs it");
             self.fail(object, "dtls_options.verify", message);
         }

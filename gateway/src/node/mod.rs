@@ -3,7 +3,7 @@
 //! ```text
 //! Settings ─▶ Storage (a directory, or memory) ─▶ what was stored goes back to the shards
 //!          ─▶ Common (limits, admission, hooks) ─▶ one Shard per worker thread
-//!          ─▶ listeners ─▶ MQTT peers
+//!          ─▶ listeners ─▶ MQTT peers; datagram listeners ─▶ MQTT-SN endpoints ─▶ MQTT-SN peers
 //! questions of the shards ─▶ ControlPlane ─▶ answers
 //! ```
 
@@ -11,6 +11,7 @@ mod admission;
 mod control;
 mod hooks;
 mod listeners;
+mod mqttsn;
 mod stats;
 mod storage;
 
@@ -30,6 +31,7 @@ use broker_core::{
 use driver::{CallError, Clock, ListenError, Listener, TlsError, WorkerConfig, Workers};
 
 use crate::{
+    auth::PskError,
     config::{self, Settings},
     control::ControlSocket,
 };
@@ -49,6 +51,7 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 pub struct Node {
     workers: Workers,
     listeners: Vec<Open>,
+    mqttsn: Vec<mqttsn::Open>,
     control: ControlPlane,
     stats: Arc<NodeStats>,
     extensions: Extensions,
@@ -81,6 +84,14 @@ pub enum StartError {
         listener: String,
         /// Which file, and what helps.
         cause: TlsError,
+    },
+    /// The pre-shared keys of a listener cannot be used.
+    #[error("listener {listener}: {cause}")]
+    Keys {
+        /// Its name, such as `mqttsn:dtls:default`.
+        listener: String,
+        /// Which line, and what is wrong.
+        cause: PskError,
     },
     /// The data directory cannot be used.
     #[error("node.data_dir: {0}")]
@@ -145,6 +156,7 @@ impl Node {
         Ok(Node {
             workers,
             listeners: Vec::new(),
+            mqttsn: Vec::new(),
             control,
             stats,
             extensions,
@@ -154,7 +166,7 @@ impl Node {
         })
     }
 
-    /// Opens every listener that is enabled, in the order of their kinds and names.
+    /// Opens every listener that is enabled, in the order of their kinds and names, then those of MQTT-SN.
     ///
     /// # Errors
     /// The first that cannot be opened; those before it stay open.
@@ -170,19 +182,35 @@ impl Node {
                 peers,
             });
         }
+        for listener in settings.mqttsn.enabled_listeners() {
+            let keys = mqttsn::keys(listener).map_err(|cause| StartError::Keys {
+                listener: listener.id(),
+                cause,
+            })?;
+            let open = mqttsn::Open::new(&self.workers, &settings.mqttsn, listener, keys)?;
+            self.stats.add_datagram_listener(&open.listener);
+            self.mqttsn.push(open);
+        }
         Ok(())
     }
 
     /// Names and addresses of the open listeners; the port is the real one where port 0 was asked for.
     pub fn listening(&self) -> impl Iterator<Item = (String, SocketAddr)> {
-        self.listeners
+        let streams = self
+            .listeners
             .iter()
-            .map(|open| (open.settings.id(), open.listener.address()))
+            .map(|open| (open.settings.id(), open.listener.address()));
+        let datagrams = self
+            .mqttsn
+            .iter()
+            .map(|open| (open.settings.id(), open.listener.address()));
+        streams.chain(datagrams)
     }
 
     /// Takes over what may change while the node runs: limits, rules, users, rewriting, and of the open listeners the
-    /// certificates, mountpoint and zone. Connected clients keep the limits that they were told. Sockets, workers and
-    /// the node's name stay.
+    /// certificates, pre-shared keys, mountpoint and zone; of MQTT-SN also what its peers go by, such as predefined topics.
+    /// Connected clients keep the limits that they were told. Sockets, what is broadcast, workers and the node's name
+    /// stay.
     ///
     /// # Errors
     /// What cannot be used; limits, rules and users stay as they were then. Listeners before the one whose certificate
@@ -192,6 +220,7 @@ impl Node {
         // Other nodes and `$SYS` know the node by the name it started with.
         self.stats.node_name().clone_into(&mut common.config.node_name);
         let common = Arc::new(common);
+        let mqttsn = self.prepare_mqttsn(settings)?;
         for open in &self.listeners {
             if let Some(tls) = open.configured(settings).tls_settings() {
                 open.listener
@@ -201,6 +230,9 @@ impl Node {
                         cause,
                     })?;
             }
+        }
+        for (open, reload) in self.mqttsn.iter().zip(mqttsn) {
+            open.take_over(reload);
         }
         for open in &self.listeners {
             let peers = listeners::peer_settings(open.configured(settings), &settings.broker.mqtt);
@@ -214,6 +246,17 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Reads the keys that `settings` name for the open listeners of MQTT-SN.
+    fn prepare_mqttsn(&self, settings: &Settings) -> Result<Vec<mqttsn::Reload>, StartError> {
+        let prepare = |open: &mqttsn::Open| {
+            open.prepare(&settings.mqttsn).map_err(|cause| StartError::Keys {
+                listener: open.settings.id(),
+                cause,
+            })
+        };
+        self.mqttsn.iter().map(prepare).collect()
     }
 
     /// The worker threads, for those who embed the broker.
@@ -259,6 +302,9 @@ impl Node {
     /// at most a few seconds.
     pub fn shutdown(self) {
         for open in &self.listeners {
+            open.listener.stop();
+        }
+        for open in &self.mqttsn {
             open.listener.stop();
         }
         for handle in self.workers.handles() {

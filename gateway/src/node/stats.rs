@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, OnceLock, PoisonError, RwLock,
+        Arc, OnceLock, PoisonError, RwLock, Weak,
         atomic::{AtomicU8, Ordering::Relaxed},
     },
 };
@@ -15,9 +15,12 @@ use broker_core::{
     shard::Shard,
     store::Sequence,
 };
-use driver::{Clock, Counters, Worker, WorkerHandle};
+use driver::{Clock, Counters, DatagramListener, Worker, WorkerHandle};
 
-use super::storage::{Condition, Low, StorageStats, Told};
+use super::{
+    mqttsn,
+    storage::{Condition, Low, StorageStats, Told},
+};
 
 /// The sums over all shards and workers of a node.
 pub(super) struct NodeStats {
@@ -25,6 +28,8 @@ pub(super) struct NodeStats {
     started: OnceLock<Timestamp>,
     shards: RwLock<Vec<(Arc<Metrics>, Arc<Stats>)>>,
     workers: OnceLock<Vec<Arc<Counters>>>,
+    /// Those that are open; the node has them.
+    datagram_listeners: RwLock<Vec<Weak<DatagramListener>>>,
     store: OnceLock<StorageStats>,
     /// The store's [`Condition`], as a number.
     condition: AtomicU8,
@@ -37,6 +42,7 @@ impl NodeStats {
             started: OnceLock::new(),
             shards: RwLock::default(),
             workers: OnceLock::new(),
+            datagram_listeners: RwLock::default(),
             store: OnceLock::new(),
             condition: AtomicU8::new(Condition::Ok as u8),
         }
@@ -59,6 +65,14 @@ impl NodeStats {
         let counters = workers.iter().map(|worker| Arc::clone(worker.counters()));
         // Set once: a node starts its workers once.
         let _ = self.workers.set(counters.collect());
+    }
+
+    /// Tells it of a listener of MQTT-SN.
+    pub(super) fn add_datagram_listener(&self, listener: &Arc<DatagramListener>) {
+        let listeners = self.datagram_listeners.write();
+        listeners
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::downgrade(listener));
     }
 
     /// Tells it what to say of the store.
@@ -179,6 +193,10 @@ impl SysSource for NodeStats {
     fn metrics(&self, visit: &mut dyn FnMut(&str, u64)) {
         self.sum(|(metrics, _)| metrics.values(), visit);
         self.transport(visit);
+        let listeners = self.datagram_listeners.read();
+        let listeners = listeners.unwrap_or_else(PoisonError::into_inner);
+        let open: Vec<_> = listeners.iter().filter_map(Weak::upgrade).collect();
+        mqttsn::count(&open, visit);
     }
 
     fn store(&self, visit: &mut dyn FnMut(&str, &str)) {

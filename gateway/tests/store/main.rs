@@ -7,3 +7,7 @@
 
 mod command;
 mod process;
+#[allow(dead_code, reason = "the tests without a process use the rest")]
+#[path = "../common/sensor.rs"]
+mod sensor;
+mod sensors;

@@ -2,9 +2,9 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     path::Path,
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ pub(crate) fn tidegate(dir: &Path, arguments: &[&str]) -> Command {
         ("node.data_dir", dir.display().to_string().as_str()),
         ("listeners.tcp.default.bind", "127.0.0.1:0"),
         ("listeners.ws.default.enable", "false"),
+        ("gateway.mqttsn.listeners.udp.default.bind", "127.0.0.1:0"),
     ] {
         command.arg("--set").arg(format!("{key}={value}"));
     }
@@ -33,26 +34,57 @@ pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
 pub(crate) struct Node {
     process: Child,
     address: String,
+    /// Where it speaks MQTT-SN.
+    pub(crate) gateway: SocketAddr,
 }
 
 impl Node {
     pub(crate) fn start(dir: &Path) -> Node {
-        let mut process = tidegate(dir, &[])
+        Node::start_with(dir, &[], Stdio::null())
+    }
+
+    /// With these arguments besides, and its log here.
+    pub(crate) fn start_with(dir: &Path, arguments: &[&str], log: Stdio) -> Node {
+        let mut process = tidegate(dir, arguments)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
-        let mut address = None;
+        let (mut address, mut gateway) = (None, None);
         for line in BufReader::new(process.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
-            match line.strip_prefix("listening tcp:default ") {
-                Some(found) => address = Some(found.to_owned()),
-                None if line == "ready" => break,
-                None => {}
+            match line
+                .strip_prefix("listening ")
+                .and_then(|rest| rest.split_once(' '))
+            {
+                Some(("tcp:default", found)) => address = Some(found.to_owned()),
+                Some(("mqttsn:udp:default", found)) => gateway = Some(found.parse().unwrap()),
+                _ if line == "ready" => break,
+                _ => {}
             }
         }
-        let address = address.expect("the node says where it listens");
-        Node { process, address }
+        Node {
+            process,
+            address: address.expect("the node says where it listens"),
+            gateway: gateway.expect("the node says where it listens"),
+        }
+    }
+
+    /// Its log, if it is a pipe.
+    pub(crate) fn log(&mut self) -> ChildStderr {
+        self.process.stderr.take().unwrap()
+    }
+
+    /// SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        let id = self.process.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-HUP", &id])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     /// SIGTERM, and the end.

@@ -176,6 +176,15 @@ fn relations_are_judged() {
         ),
         (
             format!("{dtls}.dtls_options.verify = verify_peer"),
+            format!(
+                "t.conf:1:1: {dtls}.dtls_options.certfile is missing: a server without a certificate cannot ask for one"
+            ),
+        ),
+        (
+            format!(
+                "{dtls}.dtls_options.verify = verify_peer\n{dtls}.dtls_options.certfile = c\n\
+                 {dtls}.dtls_options.keyfile = k"
+            ),
             format!("t.conf:1:1: {dtls}.dtls_options.cacertfile is missing: verify_peer needs it"),
         ),
         (
