@@ -273,7 +273,10 @@ mod tests {
              tcp:default on 1883\n\
              ssl:default off: listeners.ssl.default.ssl_options.certfile is not set\n\
              ws:default on 8083\n\
-             wss:default off: listeners.wss.default.ssl_options.certfile is not set\n"
+             wss:default off: listeners.wss.default.ssl_options.certfile is not set\n\
+             mqttsn:udp:default on 1884\n\
+             mqttsn:dtls:default off: neither gateway.mqttsn.listeners.dtls.default.dtls_options.certfile nor \
+             psk_file is set\n"
         );
         assert_eq!(
             run(&["config", "check", "--set", "acl_file=/nonexistent/acl.conf"]),
