@@ -63,6 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut broker = Broker::builder()
         .set("listeners.tcp.default.bind", "127.0.0.1:0")
         .set("listeners.ws.default.enable", "false")
+        .set("gateway.mqttsn.enable", "false")
         .hook(1000, Fahrenheit)
         .start()?;
     broker.listen()?;

@@ -385,6 +385,7 @@ fn the_network_and_the_process_talk_to_each_other() {
     let mut broker = Broker::builder()
         .set("listeners.tcp.default.bind", "127.0.0.1:0")
         .set("listeners.ws.default.enable", "false")
+        .set("gateway.mqttsn.enable", "false")
         .start()
         .unwrap();
     broker.listen().unwrap();

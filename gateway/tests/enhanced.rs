@@ -119,6 +119,7 @@ fn clients_are_admitted_and_authenticate_again() {
     let mut broker = Broker::builder()
         .set("listeners.tcp.default.bind", "127.0.0.1:0")
         .set("listeners.ws.default.enable", "false")
+        .set("gateway.mqttsn.enable", "false")
         .set("node.workers", "2")
         .set("allow_anonymous", "false")
         .enhanced_authenticator(Mirror)

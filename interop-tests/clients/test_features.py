@@ -346,6 +346,8 @@ class Binary(unittest.TestCase):
                 "--set",
                 "listeners.tcp.default.bind=127.0.0.1:0",
                 "--set",
+                "gateway.mqttsn.enable=false",
+                "--set",
                 f"node.data_dir={directory}",
             ]
             for kind in ("ssl", "ws", "wss"):

@@ -34,6 +34,7 @@ impl Broker {
         let mut command = Command::new(binary);
         command
             .args(["--set", "listeners.tcp.default.bind=127.0.0.1:0"])
+            .args(["--set", "gateway.mqttsn.enable=false"])
             .arg("--set")
             .arg(format!("node.data_dir={}", data.display()));
         for kind in ["ssl", "ws", "wss"] {

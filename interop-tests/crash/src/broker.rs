@@ -61,6 +61,7 @@ impl Setup {
             Program::Tidegate => format!(
                 "allow_anonymous = true\nnode.data_dir = {data}\nlog.level = info\n\
                  listeners.tcp.default.bind = 127.0.0.1:{port}\nlisteners.ws.default.enable = false\n\
+                 gateway.mqttsn.enable = false\n\
                  mqtt.max_mqueue_len = 1000000\nmqtt.max_mqueue_bytes = 1GB\n\
                  sys_topics.sys_msg_interval = 1s\n"
             ),
