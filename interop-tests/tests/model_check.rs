@@ -92,6 +92,16 @@ fn what_is_acknowledged_outlives_every_crash() {
     print_rate(begin, total, deliveries);
 }
 
+#[test]
+fn sleepers_lose_nothing() {
+    let steps = number("TIDEGATE_MODEL_STEPS").unwrap_or(250);
+    for seed in seeds() {
+        if let Err(what) = model::sleepers::run(seed, steps) {
+            panic!("TIDEGATE_MODEL_SEED={seed} TIDEGATE_MODEL_STEPS={steps}, {what}");
+        }
+    }
+}
+
 fn print_rate(begin: Instant, total: u64, deliveries: u64) {
     let rate = total as f64 / begin.elapsed().as_secs_f64();
     println!("{total} steps, {deliveries} deliveries, {rate:.0} steps per second");

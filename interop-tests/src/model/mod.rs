@@ -5,6 +5,7 @@ mod client;
 pub mod durable;
 pub mod interleaved;
 pub mod script;
+pub mod sleepers;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -415,7 +415,7 @@ pub(super) fn lost(session_expiry_interval: Option<u32>) -> Request {
     }))
 }
 
-pub(super) fn blank(at: usize, proto_ver: u8) -> Connect {
+pub(in crate::model) fn blank(at: usize, proto_ver: u8) -> Connect {
     Connect {
         client_id: format!("c{at}"),
         username: None,

@@ -34,6 +34,7 @@ use testkit::Random;
 use super::{Failure, Report, common};
 use crate::sim::Node;
 use client::{Acks, Client};
+pub(super) use connection::blank;
 use ledger::Ledger;
 
 const CLIENTS: usize = 6;
