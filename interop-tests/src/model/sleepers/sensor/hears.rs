@@ -12,7 +12,7 @@ use super::{
 
 impl Sensor {
     /// Hears one thing. False if there was nothing.
-    pub(super) fn hear(&mut self, node: &mut Node, random: &mut Random) -> Result<bool, String> {
+    pub(in super::super) fn hear(&mut self, node: &mut Node, random: &mut Random) -> Result<bool, String> {
         let Some(event) = self.line.as_ref().and_then(Line::hear) else {
             return Ok(false);
         };
@@ -169,7 +169,7 @@ impl Sensor {
     }
 
     /// Nothing is under way: it has what it can have.
-    pub(super) fn check(&mut self) -> Result<(), String> {
+    pub(in super::super) fn check(&mut self) -> Result<(), String> {
         let until = match self.state {
             State::Connected => u32::MAX,
             State::Awake(_) => self.gate,
@@ -189,7 +189,7 @@ impl Sensor {
         Ok(())
     }
 
-    pub(super) fn check_wills(&self, seen: &BTreeSet<u32>) -> Result<(), String> {
+    pub(in super::super) fn check_wills(&self, seen: &BTreeSet<u32>) -> Result<(), String> {
         let at = self.at;
         if let Some(missing) = self.published.difference(seen).next() {
             return Err(format!(
