@@ -25,7 +25,10 @@ impl Peer {
         }
         match (&mut self.state, message) {
             (State::Closed, _) => {}
-            (State::FallingAsleep(_), _) => counters().received_duplicate.inc(),
+            (State::FallingAsleep(falling), _) if now < falling.patience_until => {
+                counters().received_duplicate.inc();
+            }
+            (State::FallingAsleep(_), message) => self.stir(now, message, effects),
             (_, Message::Connect(connect)) => self.handle_connect(now, &connect, effects),
             (State::AwaitConnect { .. }, Message::PingReq(client_id)) if !client_id.is_empty() => {
                 self.wake_stranger(now, client_id, effects);

@@ -32,7 +32,8 @@ impl Peer {
                 self.with_connection(now, effects, |connection, io| connection.deliver(delivery, io));
             }
             State::FallingAsleep(_) => self.too_late(),
-            // The common peer subscribes to nothing; other states have no connection.
+            // Somebody else has subscribed it to something, and nobody is there to hear it.
+            State::Common(_) => effects.requests.push(Request::Undeliverable(delivery.packet_id)),
             _ => {}
         }
     }
@@ -57,6 +58,17 @@ impl Connection {
     /// Sends what can be sent, and gives back what is not needed any more.
     pub(super) fn advance(&mut self, io: &mut Io<'_, '_>) {
         while self.send_next(io) {}
+        self.shrink(io.now);
+    }
+
+    /// Gives back the memory of what is over.
+    pub(super) fn shrink(&mut self, now: Timestamp) {
+        if self.asked.is_empty() {
+            self.asked = Vec::new();
+        }
+        if self.late.as_ref().is_some_and(|late| late.is_over(now)) {
+            self.late = None;
+        }
         if self.outgoing.as_ref().is_some_and(|outgoing| outgoing.is_idle()) {
             self.outgoing = None;
         }

@@ -75,6 +75,12 @@ impl LateCopies {
         }
     }
 
+    /// True if no copy can come any more.
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
+        let is_over = |copied: &Copied| copied.under_way.is_none() && copied.until <= now;
+        self.0.iter().flatten().all(is_over)
+    }
+
     fn remember(&mut self, copied: Copied) {
         self.0.rotate_right(1);
         self.0[0] = Some(copied);

@@ -20,6 +20,7 @@ impl Peer {
                     return self.put(&Message::Disconnect(None), effects);
                 }
                 connection.heard_at = now;
+                connection.shrink(now);
                 match connection.phase {
                     Phase::Active => self.put(&Message::PingResp, effects),
                     // It is being served.

@@ -103,11 +103,7 @@ impl Connection {
     /// Removes the first request that `is_it`.
     pub(super) fn take_asked(&mut self, is_it: impl FnMut(&Asked) -> bool) -> Option<Asked> {
         let at = self.asked.iter().position(is_it)?;
-        let asked = self.asked.remove(at);
-        if self.asked.is_empty() {
-            self.asked = Vec::new();
-        }
-        Some(asked)
+        Some(self.asked.remove(at))
     }
 
     fn take_publish(&mut self, id: PacketId) -> Option<(MsgId, TopicId)> {

@@ -81,6 +81,7 @@ impl Peer {
                 greeting: connection.greeting,
             },
             answer,
+            patience_until: now.after(self.settings.retry_interval / 2),
         }));
     }
 
@@ -94,6 +95,21 @@ impl Peer {
                 self.state = State::Asleep(Box::new(falling.asleep));
             }
             state => self.state = state,
+        }
+    }
+
+    /// The broker has not said that the client sleeps, and the client speaks again: it is asked once more for the session.
+    pub(super) fn stir(&mut self, now: Timestamp, message: Message<'_>, effects: &mut Effects<'_>) {
+        let State::FallingAsleep(falling) = std::mem::replace(&mut self.state, State::Closed) else {
+            return;
+        };
+        self.state = State::Asleep(Box::new(falling.asleep));
+        match message {
+            // Even the same duration: nobody has stored it.
+            Message::Disconnect(Some(seconds)) if seconds > 0 => {
+                self.rouse(|nap| Goal::SleepFor { seconds, nap }, effects);
+            }
+            message => self.handle_message(now, message, effects),
         }
     }
 

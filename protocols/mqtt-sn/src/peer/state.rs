@@ -211,6 +211,9 @@ pub(super) struct FallingAsleep {
     pub(super) asleep: Asleep,
     /// What the client is told then, if it waits for something.
     pub(super) answer: Option<codec::Message<'static>>,
+    /// The client that says something after this time has not got its answer: the broker could not store the sleep, or the
+    /// session is not this client's any more.
+    pub(super) patience_until: Timestamp,
 }
 
 /// The client sleeps. Its session is away; the peer only remembers whose it is.
@@ -261,5 +264,20 @@ impl Connection {
         let number = self.number;
         self.number = number.next();
         number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Peer;
+
+    #[test]
+    fn an_idle_client_is_small() {
+        // What an allocation costs beyond its size.
+        const ALLOCATION: usize = 16;
+        let peer = size_of::<Peer>() + ALLOCATION;
+        assert!(peer + size_of::<Connection>() + ALLOCATION <= 400);
+        assert!(peer + size_of::<Asleep>() + ALLOCATION <= 300);
     }
 }

@@ -77,9 +77,10 @@ impl Peer {
                 let silence = connection.silence_until();
                 Some(retry.map_or(silence, |retry| retry.min(silence)))
             }
+            State::FallingAsleep(falling) => Some(falling.asleep.nap.until),
             State::Asleep(asleep) => Some(asleep.nap.until),
             State::Common(common) => common.next_timeout(),
-            State::Connecting(_) | State::FallingAsleep(_) | State::Closed => None,
+            State::Connecting(_) | State::Closed => None,
         }
     }
 
@@ -109,6 +110,13 @@ impl Peer {
             // The broker has a deadline of its own and sees to Will and session.
             State::Asleep(asleep) if asleep.nap.until <= now => {
                 self.close("asleep_timeout", "no PINGREQ while its sleep lasted", effects);
+            }
+            State::FallingAsleep(falling) if falling.asleep.nap.until <= now => {
+                self.close(
+                    "asleep_timeout",
+                    "its sleep was over before it was stored",
+                    effects,
+                );
             }
             State::Common(_) => self.fire_common(now, effects),
             _ => {}

@@ -161,6 +161,39 @@ fn disconnect_waits_until_the_sleep_is_stored() {
 }
 
 #[test]
+fn a_sleep_that_was_not_stored_is_asked_for_again() {
+    for again in [Message::Disconnect(Some(100)), BYE, Message::Connect(clean("c"))] {
+        let mut net = Net::new();
+        let client = sensor(&mut net, true);
+        net.node.hold_commits(true);
+        net.ask(&client, Message::Disconnect(Some(100)), &[]);
+        // Another one has come in its place before the broker knew of the sleep; or its commit failed.
+        net.node.store().fail(Some(broker_core::store::Fault::Full));
+        net.node.hold_commits(false);
+        net.expect(&client, &[]);
+        net.node.store().fail(None);
+        net.pass(10);
+        net.send(&client, again);
+        let got = net.take(&client);
+        assert_eq!(got.len(), 1, "{again:?}: {got:?}");
+    }
+}
+
+#[test]
+fn qos_0_waits_through_a_change_of_the_duration() {
+    let mut net = Net::new();
+    let mut probe = net.probe();
+    let client = asleep(&mut net, true, 100);
+    probe.publish(&mut net.node, "a/b", "zero", Q0);
+    net.ask(&client, Message::Disconnect(Some(1000)), &[BYE]);
+    net.ask(
+        &client,
+        Message::PingReq("c"),
+        &[publish(normal(1025), Q0, 0, "zero"), Message::PingResp],
+    );
+}
+
+#[test]
 fn a_client_that_does_not_answer_while_awake_sleeps_on_and_misses_nothing() {
     let mut net = Net::new();
     let mut probe = net.probe();
