@@ -7,7 +7,7 @@ use super::{
     Path,
     crypto::Keys,
     hello::{Fragment, kind},
-    record::{Alert, ContentType, HEADER_BYTES, Record, VERSION, Window, put_header},
+    record::{Alert, ContentType, Record, VERSION, Window, put_header},
 };
 
 /// Sequence numbers have 48 bits, and are never used again (RFC 6347 §4.1).
@@ -77,7 +77,7 @@ impl Channel {
     /// A datagram with one record. `None` if there are no more sequence numbers, or the library fails.
     pub(super) fn seal(&mut self, content: ContentType, plaintext: &[u8]) -> Option<Bytes> {
         let sequence = self.next_sequence()?;
-        let mut datagram = BytesMut::with_capacity(HEADER_BYTES + 24 + plaintext.len());
+        let mut datagram = BytesMut::new();
         self.write.seal(&mut datagram, content, sequence, plaintext)?;
         Some(datagram.freeze())
     }

@@ -22,6 +22,8 @@ use super::{
     server::DtlsServer,
 };
 
+mod timeouts;
+
 /// RFC 6347 §4.2.4.1.
 const RETRANSMIT_FIRST: Duration = Duration::from_secs(1);
 const RETRANSMIT_MAX: Duration = Duration::from_secs(60);
@@ -368,51 +370,6 @@ impl Associations {
         self.by_remote.remove(&association.path.remote);
         self.timers.remove(&(association.due, Due::Association(id)));
         Some(association)
-    }
-
-    /// When [`Associations::handle_timeout`] must be called, if at all. May move at every other call.
-    pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(due, _)| *due)
-    }
-
-    /// The time that [`Associations::poll_timeout`] named has come.
-    pub fn handle_timeout(&mut self, now: Timestamp, out: &mut Vec<Outcome>) {
-        while let Some(&(due, what)) = self.timers.first()
-            && due <= now
-        {
-            self.timers.pop_first();
-            match what {
-                Due::Handshake(remote) => self.handshake_due(now, remote, out),
-                Due::Association(id) => self.association_due(now, id, out),
-            }
-        }
-    }
-
-    fn handshake_due(&mut self, now: Timestamp, remote: SocketAddr, out: &mut Vec<Outcome>) {
-        let Some(pending) = self.handshakes.get_mut(&remote) else {
-            return;
-        };
-        if now >= pending.deadline {
-            self.handshakes.remove(&remote);
-            return drop_it(out, "handshake_timeout");
-        }
-        pending.send_flight(now, out);
-        pending.interval = (pending.interval * 2).min(RETRANSMIT_MAX);
-        pending.due = pending.deadline.min(now.after(pending.interval));
-        self.timers.insert((pending.due, Due::Handshake(remote)));
-    }
-
-    fn association_due(&mut self, now: Timestamp, id: AssociationId, out: &mut Vec<Outcome>) {
-        let idle_timeout = self.server.idle_timeout;
-        let Some(association) = self.get_mut(id) else {
-            return;
-        };
-        association.due = association.heard.after(idle_timeout);
-        if association.due <= now {
-            return self.end(id, "idle_timeout", out);
-        }
-        let due = association.due;
-        self.timers.insert((due, Due::Association(id)));
     }
 }
 

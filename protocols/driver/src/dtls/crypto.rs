@@ -231,28 +231,36 @@ impl Keys {
     pub(super) fn open(&self, record: &Record<'_>) -> Option<Bytes> {
         let (explicit, sealed) = record.body.split_first_chunk()?;
         let len = sealed.len().checked_sub(self.tag_bytes())?;
+        let (sealed, tag) = sealed.split_at(len);
         let nonce = self.nonce(explicit);
         let aad = additional_data(record.content, record.sequence, len);
-        let mut buffer = BytesMut::from(sealed);
-        match &self.aead {
+        let plaintext = match &self.aead {
             Aead::Gcm(key) => {
                 let nonce = Nonce::assume_unique_for_key(nonce);
-                key.open_in_place(nonce, Aad::from(aad), &mut buffer).ok()?;
+                let mut plaintext = vec![0; len];
+                key.open_separate_gather(nonce, Aad::from(aad), sealed, tag, &mut plaintext)
+                    .ok()?;
+                plaintext
             }
-            Aead::Ccm(key) => {
-                let (text, tag) = buffer.split_at_mut(len);
-                let (nonce, tag) = (GenericArray::from_slice(&nonce), GenericArray::from_slice(tag));
-                key.decrypt_in_place_detached(nonce, &aad, text, tag).ok()?;
-            }
-            Aead::Ccm8(key) => {
-                let (text, tag) = buffer.split_at_mut(len);
-                let (nonce, tag) = (GenericArray::from_slice(&nonce), GenericArray::from_slice(tag));
-                key.decrypt_in_place_detached(nonce, &aad, text, tag).ok()?;
-            }
-        }
-        buffer.truncate(len);
-        Some(buffer.freeze())
+            Aead::Ccm(key) => open_ccm(&**key, &nonce, &aad, sealed, tag)?,
+            Aead::Ccm8(key) => open_ccm(&**key, &nonce, &aad, sealed, tag)?,
+        };
+        Some(plaintext.into())
     }
+}
+
+fn open_ccm<K: AeadInPlace>(
+    key: &K,
+    nonce: &[u8; 12],
+    aad: &[u8],
+    sealed: &[u8],
+    tag: &[u8],
+) -> Option<Vec<u8>> {
+    let mut plaintext = sealed.to_vec();
+    let (nonce, tag) = (GenericArray::from_slice(nonce), GenericArray::from_slice(tag));
+    key.decrypt_in_place_detached(nonce, aad, &mut plaintext, tag)
+        .ok()?;
+    Some(plaintext)
 }
 
 /// RFC 5246 §6.2.3.3, with epoch and sequence number as RFC 6347 §4.1.2.1 has them.

@@ -13,8 +13,8 @@
 //!
 //! # Of one address
 //!
-//! A client is known by its address. One that has lost its state begins anew from the same address. Its old association lives on, and is
-//! replaced only when the new handshake is complete (RFC 6347 §4.2.8): nobody else can end it by sending hellos.
+//! A client is known by its address. One that has lost its state begins anew from there. Its old association lives on,
+//! and is replaced only when the new handshake is complete (RFC 6347 §4.2.8): nobody can end it by sending hellos.
 //! Records that are not genuine, or have been seen, are dropped without a trace (RFC 6347 §4.1.2.6, §4.1.2.7).
 //!
 //! # What is spoken
@@ -23,7 +23,8 @@
 //! ECDHE_ECDSA and PSK with AES_128_GCM_SHA256, AES_128_CCM and AES_128_CCM_8, and ECDHE_RSA with AES_128_GCM_SHA256.
 //! Curves: P-256, P-384, X25519. Extended master secrets (RFC 7627) if the client knows them. No compression, no
 //! renegotiation, no resumption, no connection ids. Hellos that come in pieces are not read: that would take memory
-//! for somebody unknown.
+//! for somebody unknown. A client with a pre-shared key shows no certificate, whatever
+//! [`client_auth`](crate::DtlsSettings) says: it has proven itself.
 //!
 //! All algorithms are those of libraries (aws-lc-rs, RustCrypto's `ccm`, rustls and rustls-webpki). The messages and
 //! their order are here because no library that could be found keeps these bounds.
