@@ -6,6 +6,7 @@ pub mod config;
 mod control;
 pub mod embed;
 pub mod node;
+pub mod relay;
 pub mod server;
 pub mod telemetry;
 

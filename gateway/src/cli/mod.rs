@@ -3,6 +3,7 @@
 mod cert;
 mod config;
 mod passwd;
+mod relay;
 mod store;
 
 use std::{
@@ -52,7 +53,7 @@ pub enum Command {
     Tool(Tool),
 }
 
-/// A subcommand that does its work and ends.
+/// A subcommand that needs no node.
 #[derive(Debug)]
 pub struct Tool {
     sources: Sources,
@@ -65,6 +66,7 @@ enum ToolKind {
     Passwd(passwd::PasswdArgs),
     Cert(cert::CertArgs),
     Store(store::StoreArgs),
+    Relay(relay::RelayArgs),
 }
 
 /// Why a subcommand failed.
@@ -120,6 +122,8 @@ enum Subcommands {
     /// Make certificates for development: an authority, a server and a client
     Cert(cert::CertArgs),
     Store(store::StoreArgs),
+    #[command(name = "mqttsn-gateway")]
+    Relay(relay::RelayArgs),
 }
 
 /// Reads the command line `arguments`, the program's name first. The environment is read along for `Sources`.
@@ -141,6 +145,7 @@ where
         Some(Subcommands::Passwd(arguments)) => ToolKind::Passwd(arguments),
         Some(Subcommands::Cert(arguments)) => ToolKind::Cert(arguments),
         Some(Subcommands::Store(arguments)) => ToolKind::Store(arguments),
+        Some(Subcommands::Relay(arguments)) => ToolKind::Relay(arguments),
     };
     Ok(Command::Tool(Tool { sources, kind }))
 }
@@ -168,6 +173,7 @@ impl Tool {
             ToolKind::Passwd(arguments) => arguments.run(&self.sources),
             ToolKind::Cert(arguments) => arguments.run(),
             ToolKind::Store(arguments) => arguments.run(&self.sources),
+            ToolKind::Relay(arguments) => arguments.run(&self.sources),
         }
     }
 }
