@@ -79,7 +79,8 @@ pub struct Connect {
     /// Published if the connection ends without a proper goodbye.
     pub will: Option<Will>,
     /// Without a `will` that of the session which is found stays in force (MQTT-SN §6.3), and comes back in
-    /// [`Connected::will`]. MQTT's own clients have the Will that their CONNECT brings, or none.
+    /// [`Connected::will`]. One that has been published, as at the end of a lost connection or at a takeover, is no longer
+    /// there [MQTT-3.1.2-10]. MQTT's own clients have the Will that their CONNECT brings, or none.
     pub keeps_will: bool,
     /// User properties of the CONNECT, for hooks.
     pub user_properties: Vec<(String, String)>,

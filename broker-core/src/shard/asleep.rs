@@ -133,10 +133,10 @@ impl Shard {
         let outgoing = &session.outgoing;
         let (queued, _) = outgoing.queued();
         let qos0 = outgoing.queued_qos0();
-        let is_read = stored.has_read_all() && stored.fetching.is_none() && stored.unsettled == 0;
+        let is_read = stored.has_read_all() && stored.unsettled == 0;
         let is_sent = queued == qos0 && (qos0 == 0 || awake.qos0_left == 0) && session.replays.len() == 0;
         let is_drained = is_read && is_sent && outgoing.inflight_len() == 0;
-        if is_drained && !session.opening && !awake.is_drained {
+        if is_drained && !awake.is_drained {
             awake.is_drained = true;
             let link = session.link;
             self.acknowledge(link, Event::Drained);

@@ -297,6 +297,44 @@ fn retained_messages_that_were_interrupted_come_before_the_end() {
 }
 
 #[test]
+fn retained_messages_that_are_still_looked_for_delay_the_end() {
+    let mut rig = Rig::new();
+    // More than are looked at in one turn.
+    for number in 0..20_000 {
+        let topic = format!("r/{number}/x");
+        let parts = MessageParts {
+            retain: true,
+            ..MessageParts::new(&topic, b"x")
+        };
+        let message = parts.publish(rig.now, ClientInfo::system()).unwrap();
+        rig.shard.publish_internal(rig.now, message).unwrap();
+    }
+    rig.turn();
+    let link = rig.begin(sensor(0));
+    rig.subscribe(link, "r/+/none", QoS::AtLeastOnce);
+    rig.fall_asleep(link, 60);
+    let link = rig.wake(GUARD);
+    assert_eq!(rig.told(link), ["resumed"]);
+    rig.slack();
+    rig.slack();
+    assert_eq!(rig.told(link), ["drained"]);
+}
+
+#[test]
+fn the_end_is_told_once() {
+    let mut rig = Rig::new();
+    let link = rig.begin(sensor(0));
+    rig.fall_asleep(link, 60);
+    let link = rig.wake(GUARD);
+    assert_eq!(rig.told(link), ["resumed", "drained"]);
+    let now = rig.now;
+    rig.shard.handle_congestion(now, link, false);
+    rig.subscribe(link, "u", QoS::AtLeastOnce);
+    rig.turn();
+    assert_eq!(rig.told(link), [""; 0]);
+}
+
+#[test]
 fn a_kill_while_a_client_is_awake_leaves_it_asleep() {
     let mut rig = Rig::new();
     let watcher = rig.watch();
