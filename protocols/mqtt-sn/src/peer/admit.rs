@@ -175,10 +175,12 @@ impl Peer {
     pub(super) fn handle_close(&mut self, now: Timestamp, closing: &Closing, effects: &mut Effects<'_>) {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Common(common) => return self.common_refused(now, common),
-            // A client that has gone on elsewhere must not hear of it here: that is its own, earlier address.
-            State::Connected(_) | State::Connecting(_) if closing.reason != ReasonCode::SessionTakenOver => {
-                self.put(&Message::Disconnect(None), effects);
+            State::Connecting(connecting) => {
+                // This may be the end of the connection before, that came too late: nobody would miss the new one.
+                Peer::leave(connecting.cause(now), effects);
+                self.say_closed(closing.reason, effects);
             }
+            State::Connected(_) => self.say_closed(closing.reason, effects),
             _ => {}
         }
         let detail = closing
@@ -186,6 +188,25 @@ impl Peer {
             .clone()
             .unwrap_or_else(|| closing.reason.text().to_owned());
         self.close(map::word(closing.reason), detail, effects);
+    }
+}
+
+impl Peer {
+    /// A client that has gone on elsewhere must not hear of it here: that is its own, earlier address.
+    fn say_closed(&self, reason: ReasonCode, effects: &mut Effects<'_>) {
+        if reason != ReasonCode::SessionTakenOver {
+            self.put(&Message::Disconnect(None), effects);
+        }
+    }
+}
+
+impl Connecting {
+    /// How the connection ends if it comes to nothing. A client that sleeps, sleeps on.
+    pub(super) fn cause(&self, now: Timestamp) -> DisconnectCause {
+        match self.goal {
+            Goal::Wake { nap: Some(nap) } | Goal::SleepFor { nap, .. } => nap.cause(now),
+            Goal::Wake { nap: None } | Goal::Connect | Goal::Leave => DisconnectCause::ConnectionLost,
+        }
     }
 }
 

@@ -56,10 +56,7 @@ impl Peer {
                 Phase::Active => Some(DisconnectCause::ConnectionLost),
                 Phase::Awake(nap) | Phase::Drained(nap) => Some(nap.cause(now)),
             },
-            State::Connecting(connecting) => match connecting.goal {
-                Goal::Wake { nap: Some(nap) } | Goal::SleepFor { nap, .. } => Some(nap.cause(now)),
-                _ => Some(DisconnectCause::ConnectionLost),
-            },
+            State::Connecting(connecting) => Some(connecting.cause(now)),
             State::Common(common) if common.is_known() => Some(DisconnectCause::ConnectionLost),
             _ => None,
         };

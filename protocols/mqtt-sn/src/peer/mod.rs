@@ -28,6 +28,7 @@
 //! a client id always is one with CleanSession. From the address that it fell asleep at, such a client may wake with
 //! an empty PINGREQ.
 
+mod acknowledge;
 mod admit;
 mod common;
 mod connect;

@@ -27,9 +27,9 @@ impl Connection {
     pub(super) fn handle_subscribe(&mut self, subscribe: &codec::Subscribe<'_>, io: &mut Io<'_, '_>) {
         let is_it =
             |asked: &Asked| matches!(asked, Asked::Subscribe { msg_id, .. } if *msg_id == subscribe.msg_id);
-        if self.asked.iter().any(is_it)
-            || (!subscribe.dup && self.is_late((subscribe.msg_id, subscribe.topic, subscribe.qos as u8), io))
-        {
+        // One that says so is a repetition: its answer was lost.
+        let is_late = self.is_late((subscribe.msg_id, subscribe.topic, subscribe.qos as u8), io);
+        if self.asked.iter().any(is_it) || (is_late && !subscribe.dup) {
             return counters().received_duplicate.inc();
         }
         let Some(filter) = self.filter(subscribe.topic, io) else {

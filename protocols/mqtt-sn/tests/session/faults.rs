@@ -247,6 +247,16 @@ fn the_will() {
             Pass(6000),
         ],
     );
+    let twice = [
+        WillTopic(Some("will/b")),
+        WillTopic(Some("will/c")),
+        WillMsg("two"),
+        WillMsg("three"),
+    ];
+    every_single_fault(
+        &settings(),
+        &[&[connect][..], &twice, &[Pass(60), Vanish, Pass(6000)]].concat(),
+    );
     every_single_fault(&settings(), &[connect, WillTopic(None), Vanish, Pass(6000)]);
     every_single_fault(&settings(), &[connect, Sleep(100), Pass(200)]);
 }
@@ -261,6 +271,7 @@ fn publishing() {
         Publish("up/a", "3", Q0),
         Publish("up/a", "4", Q2),
         Publish("up/a", "5", Q1),
+        Pass(60),
         Leave,
     ];
     every_single_fault(&settings(), &script);
@@ -284,7 +295,15 @@ fn subscribing_and_deliveries() {
             Inject("down/c", "6", Q2),
             Pass(120),
             Unsubscribe("down/+"),
+            Subscribe("down/+", Q2),
+            Unsubscribe("down/+"),
+            Pass(60),
             Inject("down/b", "7", Q2),
+            Unsubscribe("down/a"),
+            Subscribe("down/a", Q2),
+            Pass(60),
+            Inject("down/a", "8", Q2),
+            Pass(60),
             Ping,
         ];
         every_single_fault(&settings, &script);
