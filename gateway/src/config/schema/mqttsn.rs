@@ -166,7 +166,7 @@ pub(super) static SPECS: &[Spec] = &[
         pattern: "gateway.mqttsn.max_topic_ids",
         kind: Kind::Integer {
             min: 1,
-            max: 65_000,
+            max: 64_510,
             keyword: None,
         },
         access: Access::Node(lens!(mqttsn.max_topic_ids)),
