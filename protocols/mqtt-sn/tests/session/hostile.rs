@@ -175,6 +175,25 @@ fn more_requests_than_can_be_followed_are_refused() {
 }
 
 #[test]
+fn a_message_of_qos_2_that_is_refused_leaves_its_number_free() {
+    let mut net = Net::with(|_| {}, |common| common.config.mqtt.max_payload_size = 10);
+    let mut probe = net.probe();
+    probe.subscribe(&mut net.node, "ab");
+    let client = at(1);
+    net.connect(&client, clean("c"));
+    let ab = u16::from_be_bytes(*b"ab");
+    let large = publish(Topic::Short(*b"ab"), Q2, 5, "far too long");
+    net.ask(&client, large, &[puback(ab, 5, Congestion)]);
+    net.ask(
+        &client,
+        publish(Topic::Short(*b"ab"), Q2, 5, "short"),
+        &[Message::PubRec(MsgId(5))],
+    );
+    assert_eq!(probe.take().len(), 1);
+    net.ask(&client, Message::PubRel(MsgId(5)), &[Message::PubComp(MsgId(5))]);
+}
+
+#[test]
 fn what_cannot_be_read_is_refused_where_there_are_words_for_it() {
     let mut net = Net::new();
     let client = at(1);

@@ -161,6 +161,73 @@ fn disconnect_waits_until_the_sleep_is_stored() {
 }
 
 #[test]
+fn pingresp_comes_after_messages_that_wait_for_their_topic_id() {
+    let mut net = Net::new();
+    let mut probe = net.probe();
+    let client = asleep(&mut net, true, 100);
+    for (payload, qos) in [("0", Q0), ("1", Q1)] {
+        probe.publish(&mut net.node, "a/new", payload, qos);
+    }
+    net.ask(&client, Message::PingReq("c"), &[register(1026, 1, "a/new")]);
+    net.send(&client, regack(1026, 1, Accepted));
+    let mut got = net.take(&client);
+    got.sort_by_key(|message| matches!(message, Message::Publish(publish) if publish.msg_id.0 > 0));
+    assert_eq!(
+        got,
+        [
+            publish(normal(1026), Q0, 0, "0"),
+            publish(normal(1026), Q1, 1, "1")
+        ]
+    );
+    net.ask(&client, puback(1026, 1, Accepted), &[Message::PingResp]);
+    probe.publish(&mut net.node, "a/newer", "2", Q0);
+    net.ask(&client, Message::PingReq("c"), &[register(1027, 1, "a/newer")]);
+    net.ask(
+        &client,
+        regack(1027, 1, Accepted),
+        &[publish(normal(1027), Q0, 0, "2"), Message::PingResp],
+    );
+    // Without it there is nothing to wait for any longer than the repetitions take.
+    probe.publish(&mut net.node, "a/newest", "3", Q0);
+    net.ask(&client, Message::PingReq("c"), &[register(1028, 1, "a/newest")]);
+    net.pass(41);
+    net.expect(&client, &[register(1028, 1, "a/newest"); 3]);
+    net.ask(&client, Message::PingReq("c"), &[Message::PingResp]);
+}
+
+#[test]
+fn the_time_of_a_sleep_begins_with_pingresp() {
+    let mut net = Net::new();
+    let mut probe = net.probe();
+    let client = asleep(&mut net, true, 100);
+    probe.publish(&mut net.node, "a/b", "one", Q1);
+    net.send(&client, Message::PingReq("c"));
+    net.pass(35);
+    net.take(&client);
+    net.ask(&client, puback(1025, 1, Accepted), &[Message::PingResp]);
+    net.pass(149);
+    net.ask(&client, Message::PingReq("c"), &[Message::PingResp]);
+}
+
+#[test]
+fn a_client_does_not_fall_asleep_over_its_own_messages() {
+    let mut net = Net::new();
+    let mut probe = net.probe();
+    let client = asleep(&mut net, true, 100);
+    probe.publish(&mut net.node, "a/b", "one", Q1);
+    net.ask(
+        &client,
+        Message::PingReq("c"),
+        &[publish(normal(1025), Q1, 1, "one")],
+    );
+    net.node.hold_commits(true);
+    net.ask(&client, register(0, 5, "up"), &[]);
+    net.ask(&client, puback(1025, 1, Accepted), &[]);
+    net.node.hold_commits(false);
+    net.expect(&client, &[regack(1026, 5, Accepted), Message::PingResp]);
+}
+
+#[test]
 fn a_sleep_that_was_not_stored_is_asked_for_again() {
     for again in [Message::Disconnect(Some(100)), BYE, Message::Connect(clean("c"))] {
         let mut net = Net::new();
