@@ -38,7 +38,8 @@ pub(crate) enum Step {
 
 pub(crate) const CLIENT_ID: &str = "device";
 const T_RETRY_SECS: u64 = 10;
-const N_RETRY: u32 = 5;
+/// More than the specification's best practice (§7.2), for storms.
+const N_RETRY: u32 = 20;
 
 /// What it waits for.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use broker_core::{QoS, Timestamp};
 use bytes::Bytes;
 use mqtt_sn::Settings;
+use testkit::Random;
 
 use crate::{
     device::{Device, Step},
@@ -26,6 +27,31 @@ enum Fault {
     HeldBack(u64),
 }
 
+/// What happens to datagrams.
+#[derive(Clone)]
+enum Network {
+    Calm,
+    /// To the one of this number.
+    One(u64, Fault),
+    /// To any.
+    Storm(Random),
+}
+
+impl Network {
+    fn fault(&mut self, number: u64) -> Option<Fault> {
+        match self {
+            Network::Calm => None,
+            Network::One(at, fault) => (*at == number).then_some(*fault),
+            Network::Storm(random) => match random.below(10) {
+                0 | 1 => Some(Fault::Lost),
+                2 => Some(Fault::Doubled(random.between(0, 1_500).into())),
+                3 => Some(Fault::HeldBack(random.between(0, 1_500).into())),
+                _ => None,
+            },
+        }
+    }
+}
+
 const FAULTS: [Fault; 6] = [
     Fault::Lost,
     Fault::Doubled(0),
@@ -45,13 +71,12 @@ struct World {
     /// By time of arrival: to the gateway (true) or to the device.
     under_way: BTreeMap<(Timestamp, u64), (bool, Bytes)>,
     sent: u64,
-    /// What happens to the datagram of this number.
-    fault: Option<(u64, Fault)>,
+    network: Network,
     heard: Vec<Got>,
 }
 
 impl World {
-    fn new(settings: &Settings, fault: Option<(u64, Fault)>) -> World {
+    fn new(settings: &Settings, network: Network) -> World {
         let settings = settings.clone();
         let mut net = Net::with(|own| *own = settings, |_| {});
         let mut probe = net.probe();
@@ -63,7 +88,7 @@ impl World {
             device: Device::new(),
             under_way: BTreeMap::new(),
             sent: 0,
-            fault,
+            network,
             heard: Vec::new(),
         }
     }
@@ -74,10 +99,7 @@ impl World {
 
     fn send(&mut self, is_up: bool, datagram: Bytes) {
         self.sent += 1;
-        let fault = self
-            .fault
-            .filter(|(number, _)| *number == self.sent)
-            .map(|(_, fault)| fault);
+        let fault = self.network.fault(self.sent);
         let delays = match fault {
             None => [Some(0), None],
             Some(Fault::Lost) => [None, None],
@@ -179,7 +201,7 @@ fn outcome(settings: &Settings, got: &[Got]) -> (Vec<Got>, Vec<Got>) {
 }
 
 fn every_single_fault(settings: &Settings, script: &[Step]) {
-    let mut calm = World::new(settings, None);
+    let mut calm = World::new(settings, Network::Calm);
     calm.run(script);
     let datagrams = calm.sent;
     let expected = (
@@ -205,7 +227,7 @@ fn every_single_fault(settings: &Settings, script: &[Step]) {
     );
     for number in 1..=datagrams {
         for fault in FAULTS {
-            let mut world = World::new(settings, Some((number, fault)));
+            let mut world = World::new(settings, Network::One(number, fault));
             let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run(script)));
             assert!(ran.is_ok(), "datagram {number} of {datagrams}: {fault:?}");
             let actual = (
@@ -353,4 +375,42 @@ fn from_sleep_to_a_connection() {
         Leave,
     ];
     every_single_fault(&settings(), &script);
+}
+
+#[test]
+fn a_storm() {
+    let mut settings = settings();
+    settings.retry_max = 20;
+    let script = [
+        KEPT,
+        Register("up/a"),
+        Subscribe("down/#", Q2),
+        Inject("down/a", "1", Q2),
+        Publish("up/a", "2", Q2),
+        Inject("down/b", "3", Q1),
+        Publish("up/a", "4", Q1),
+        Inject("down/a", "5", Q2),
+        Publish("up/a", "6", Q2),
+        Publish("up/a", "7", Q2),
+        Inject("down/c", "8", Q1),
+        Inject("down/c", "9", Q2),
+        Pass(900),
+        Ping,
+    ];
+    let mut calm = World::new(&settings, Network::Calm);
+    calm.run(&script);
+    let expected = (
+        outcome(&settings, &calm.heard),
+        outcome(&settings, &calm.device.got),
+    );
+    for seed in 0..200 {
+        let mut world = World::new(&settings, Network::Storm(Random::new(seed)));
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run(&script)));
+        assert!(ran.is_ok(), "seed {seed}");
+        let actual = (
+            outcome(&settings, &world.heard),
+            outcome(&settings, &world.device.got),
+        );
+        assert_eq!(actual, expected, "seed {seed}");
+    }
 }

@@ -196,6 +196,29 @@ fn pingresp_comes_after_messages_that_wait_for_their_topic_id() {
 }
 
 #[test]
+fn a_client_that_is_congested_while_awake_sleeps_on() {
+    let mut net = Net::new();
+    let mut probe = net.probe();
+    let client = asleep(&mut net, true, 100);
+    probe.publish(&mut net.node, "a/b", "one", Q1);
+    let one = publish(normal(1025), Q1, 1, "one");
+    net.ask(&client, Message::PingReq("c"), &[one]);
+    net.ask(&client, puback(1025, 1, Congestion), &[Message::PingResp]);
+    net.ask(&client, Message::PingReq("c"), &[dup(one)]);
+    net.ask(&client, puback(1025, 1, Accepted), &[Message::PingResp]);
+    probe.publish(&mut net.node, "a/c", "two", Q1);
+    net.ask(&client, Message::PingReq("c"), &[register(1026, 1, "a/c")]);
+    net.ask(&client, regack(1026, 1, Congestion), &[Message::PingResp]);
+    net.ask(&client, Message::PingReq("c"), &[register(1026, 1, "a/c")]);
+    net.ask(
+        &client,
+        regack(1026, 1, Accepted),
+        &[publish(normal(1026), Q1, 2, "two")],
+    );
+    net.ask(&client, puback(1026, 2, Accepted), &[Message::PingResp]);
+}
+
+#[test]
 fn the_time_of_a_sleep_begins_with_pingresp() {
     let mut net = Net::new();
     let mut probe = net.probe();
