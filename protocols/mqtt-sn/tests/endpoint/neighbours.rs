@@ -47,6 +47,17 @@ fn another_gateway_is_known_until_its_advertise_stays_away() {
     assert_eq!(known(&world, &neighbours), []);
 }
 
+/// Whether or not somebody has looked in between.
+#[test]
+fn a_gateway_that_was_gone_is_known_again() {
+    let (mut world, neighbours) = world();
+    world.advance(Duration::from_secs(10));
+    world.say_as(&sensor(1), "05 00 08 00 64");
+    world.advance(Duration::from_secs(300));
+    world.say_as(&sensor(2), "03 02 08");
+    assert_eq!(known(&world, &neighbours), [(8, sensor(2).address.ip())]);
+}
+
 #[test]
 fn what_clients_say_of_gateways_is_not_taken_for_theirs() {
     let (mut world, neighbours) = world();
