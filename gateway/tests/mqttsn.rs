@@ -181,3 +181,61 @@ fn users_and_rules_are_those_of_mqtt() {
     assert!(kind == SUBACK && body[5] != 0, "{body:?}");
     broker.shutdown();
 }
+
+/// Sessions are spread over the workers, datagrams arrive at whichever the system chooses.
+#[test]
+fn sensors_of_all_workers_are_served() {
+    let (broker, gateway) = start(&[("node.workers", "3")]);
+    let application = block_on(broker.client("application").connect()).unwrap();
+    let sensors: Vec<_> = (0..12)
+        .map(|number| {
+            let sensor = Sensor::new(gateway);
+            sensor.connect(&format!("sensor {number}"), CLEAN, 60);
+            let id = sensor.subscribe(&format!("to/{number}"));
+            (number, sensor, id)
+        })
+        .collect();
+    for round in ["first", "second"] {
+        for (number, ..) in &sensors {
+            let topic = format!("to/{number}");
+            let publish = application.publish(&topic, round);
+            block_on(async { publish.qos(QoS::AtLeastOnce).await }).unwrap();
+        }
+        for (_, sensor, id) in &sensors {
+            assert_eq!(sensor.receive(*id), round.as_bytes());
+            assert_eq!(sensor.ask(PINGREQ, &[]), (PINGRESP, vec![]));
+        }
+    }
+    assert!(
+        metric(&broker, "mqttsn.datagrams.forwarded") > 0,
+        "some are not where they belong"
+    );
+    broker.shutdown();
+}
+
+#[test]
+fn who_may_wake_a_sensor_is_configured() {
+    for (roaming, wakes) in [("any", true), ("host", true), ("never", false)] {
+        let (broker, gateway) = start(&[("gateway.mqttsn.roaming", roaming)]);
+        let application = block_on(broker.client("application").connect()).unwrap();
+        let sensor = Sensor::new(gateway);
+        sensor.connect("s", CLEAN, 60);
+        let id = sensor.subscribe("t");
+        sensor.sleep(60);
+        let publish = application.publish("t", "x");
+        block_on(async { publish.qos(QoS::AtLeastOnce).await }).unwrap();
+        let elsewhere = Sensor::new(gateway);
+        elsewhere.say(PINGREQ, &[b"s"]);
+        if wakes {
+            // Sleep and waking belong to one connection, in which the client knows the id.
+            assert_eq!(elsewhere.receive(id), b"x");
+            assert_eq!(elsewhere.hear(), (PINGRESP, vec![]));
+        } else {
+            assert_eq!(elsewhere.hear(), (DISCONNECT, vec![]));
+            sensor.say(PINGREQ, &[b"s"]);
+            assert_eq!(sensor.receive(id), b"x");
+            assert_eq!(sensor.hear(), (PINGRESP, vec![]));
+        }
+        broker.shutdown();
+    }
+}
