@@ -329,7 +329,6 @@ fn the_end_is_told_once() {
     assert_eq!(rig.told(link), ["resumed", "drained"]);
     let now = rig.now;
     rig.shard.handle_congestion(now, link, false);
-    rig.subscribe(link, "u", QoS::AtLeastOnce);
     rig.turn();
     assert_eq!(rig.told(link), [""; 0]);
 }
