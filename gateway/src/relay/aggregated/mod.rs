@@ -8,7 +8,7 @@
 //! - A message of a client is acknowledged to it when the broker has acknowledged it.
 //! - A SUBSCRIBE goes to the broker even if the filter is subscribed to already, since that is how retained messages
 //!   are asked for. They come with the retain flag set, which messages as they are published do not [MQTT-3.3.1-9], so
-//!   they are given to those alone whose SUBSCRIBE was lately.
+//!   they are given to those alone whose SUBSCRIBE was lately, and each of them once.
 //! - While there is no connection, clients stay, CONNECT and requests are answered with "congestion", and what comes of
 //!   QoS 0 is dropped. Then all filters are subscribed to anew.
 

@@ -1,6 +1,9 @@
 //! Subscriptions: those of clients, and what they come to at the broker.
 
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::Duration,
+};
 
 use broker_core::{Message, Subscribe, SubscribeOptions, Unsubscribe, topic};
 use mqtt::codec::{self, Packet};
@@ -13,6 +16,9 @@ const SUBSCRIPTIONS_MAX: usize = 256;
 /// So long after SUBACK, and after each retained message, a subscriber is given retained messages.
 const FRESH: Duration = Duration::from_secs(10);
 
+/// Retained messages of which a subscriber is known to have been given them already.
+const GIVEN_MAX: usize = 256;
+
 /// Filters in one SUBSCRIBE of everybody's.
 const FILTERS_PER_PACKET: usize = 32;
 
@@ -22,12 +28,30 @@ pub(super) struct Filter {
     subscribers: Vec<Subscriber>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Subscriber {
     key: SessionKey,
     qos: QoS,
     /// Until then it is given retained messages.
     fresh_until: Timestamp,
+    /// Those that it was given, as hashes of their topics: they come again if another client subscribes meanwhile.
+    given: Vec<u64>,
+}
+
+impl Subscriber {
+    /// Whether a retained message is one that it has asked for and was not given yet.
+    fn takes_retained(&mut self, now: Timestamp, topic: u64) -> bool {
+        if self.fresh_until < now {
+            self.given = Vec::new();
+            return false;
+        }
+        self.fresh_until = self.fresh_until.max(now.after(FRESH));
+        let is_new = !self.given.contains(&topic);
+        if is_new && self.given.len() < GIVEN_MAX {
+            self.given.push(topic);
+        }
+        is_new
+    }
 }
 
 impl Filter {
@@ -44,17 +68,17 @@ impl Filter {
 impl Aggregated {
     /// For whom a message is, and the highest quality of service that each has asked for.
     pub(super) fn subscribers(&mut self, now: Timestamp, message: &Message) -> BTreeMap<SessionKey, QoS> {
+        let mut hasher = DefaultHasher::new();
+        message.topic().hash(&mut hasher);
+        let topic = hasher.finish();
         let mut matching = Vec::new();
         self.filters
             .for_each_match(message.topic(), |id, _| matching.push(id));
         let mut to = BTreeMap::new();
         for id in matching {
             for subscriber in &mut self.filters.get_mut(id).subscribers {
-                if message.retain() {
-                    if subscriber.fresh_until < now {
-                        continue;
-                    }
-                    subscriber.fresh_until = subscriber.fresh_until.max(now.after(FRESH));
+                if message.retain() && !subscriber.takes_retained(now, topic) {
+                    continue;
                 }
                 let highest = to.entry(subscriber.key).or_insert(subscriber.qos);
                 *highest = subscriber.qos.max(*highest);
@@ -110,6 +134,7 @@ impl Aggregated {
                 key,
                 qos,
                 fresh_until,
+                given: Vec::new(),
             });
             wanted.push((name.as_str(), filter.highest()));
             self.stale_filters.remove(name);
@@ -309,6 +334,7 @@ impl Aggregated {
             for &id in chunk {
                 for subscriber in &mut self.filters.get_mut(id).subscribers {
                     subscriber.fresh_until = now.after(FRESH);
+                    subscriber.given = Vec::new();
                 }
             }
             let filters = &self.filters;

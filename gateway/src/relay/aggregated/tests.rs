@@ -145,6 +145,35 @@ fn retained_messages_are_for_those_who_have_just_subscribed() {
 }
 
 #[test]
+fn a_retained_message_that_comes_again_for_another_client_is_for_that_one() {
+    let mut bench = two();
+    bench
+        .request(1, subscribe(1, "t", 0))
+        .suback(1, 2, ReasonCode::Success)
+        .retained(1, "t", "x");
+    bench.seen();
+    bench
+        .request(2, subscribe(1, "t", 0))
+        .suback(1, 3, ReasonCode::Success)
+        .retained(1, "t", "x");
+    bench.expect(&[
+        "1 < SUBSCRIBE 3 t 0",
+        "2: suback 1 success",
+        "2: deliver t 0 0 retain x",
+    ]);
+    // Who asks again gets it again.
+    bench
+        .request(1, subscribe(2, "t", 0))
+        .suback(1, 4, ReasonCode::Success)
+        .retained(1, "t", "x");
+    bench.expect(&[
+        "1 < SUBSCRIBE 4 t 0",
+        "1: suback 2 success",
+        "1: deliver t 0 0 retain x",
+    ]);
+}
+
+#[test]
 fn clients_may_use_the_same_packet_identifiers() {
     let mut bench = two();
     bench
