@@ -36,10 +36,14 @@ pub struct BindError {
 
 impl BindError {
     fn explanation(&self) -> String {
-        let name = self.listener.replacen(':', ".", 1);
+        let mut parts = self.listener.splitn(3, ':');
+        let key = match (parts.next(), parts.next(), parts.next()) {
+            (Some(gateway), Some(kind), Some(name)) => format!("gateway.{gateway}.listeners.{kind}.{name}"),
+            _ => format!("listeners.{}", self.listener.replacen(':', ".", 1)),
+        };
         match self.cause.kind() {
             io::ErrorKind::AddrInUse => format!(
-                "port {} is in use; stop the program that holds it or change listeners.{name}.bind",
+                "port {} is in use; stop the program that holds it or change {key}.bind",
                 self.address.port()
             ),
             io::ErrorKind::PermissionDenied => format!(
@@ -123,7 +127,9 @@ pub enum TlsError {
     #[error("nothing to prove who the server is; give a certificate with its key, or pre-shared keys")]
     NoCredentials,
     /// Clients of a DTLS listener are to show certificates, but the server has none.
-    #[error("client certificates are asked for without a certificate of the server; set certfile and keyfile")]
+    #[error(
+        "client certificates are asked for without a certificate of the server; set certfile and keyfile"
+    )]
     ClientCertificatesWithoutOwn,
     /// Neither TLS 1.2 nor TLS 1.3 is allowed.
     #[error("no TLS version is allowed; allow tlsv1.2, tlsv1.3 or both")]
@@ -155,4 +161,27 @@ pub enum CallError {
     /// The worker has ended.
     #[error("the worker has ended")]
     Ended,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_to_change_is_named() {
+        for (listener, key) in [
+            ("tcp:default", "listeners.tcp.default.bind"),
+            ("mqttsn:udp:default", "gateway.mqttsn.listeners.udp.default.bind"),
+        ] {
+            let error = BindError {
+                listener: listener.into(),
+                address: SocketAddr::from(([0, 0, 0, 0], 1883)),
+                cause: io::ErrorKind::AddrInUse.into(),
+            };
+            assert!(
+                error.to_string().ends_with(&format!("or change {key}")),
+                "{error}"
+            );
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The loops that carry a [`Peer`](broker_core::Peer) over TCP, TLS and WebSocket, and run one
+//! The loops that carry a [`Peer`](broker_core::Peer) over TCP, TLS, WebSocket, UDP and DTLS, and run one
 //! [`Shard`](broker_core::shard::Shard) per thread.
 //!
 //! ```text
@@ -6,7 +6,8 @@
 //!                                                 <──events────
 //! ```
 //!
-//! [`Workers::start`] runs the threads, [`Workers::listen`] opens a [`Listener`]. The control plane reaches a worker
+//! [`Workers::start`] runs the threads, [`Workers::listen`] opens a [`Listener`], [`Workers::listen_datagram`] a
+//! [`DatagramListener`]. The control plane reaches a worker
 //! through its [`WorkerHandle`]. No protocol is known here: a listener is given a [`PeerFactory`].
 //!
 //! # How a worker works
@@ -28,6 +29,19 @@
 //! So an unbatched message costs one `recv`, one `send` and one `epoll_wait`, and a saturated connection pays them
 //! once for hundreds of messages. A connection without anything to do costs its entry in a table: no task, no
 //! channel, no timer and no buffer of its own. There is one timer for the whole worker.
+//!
+//! # Datagrams
+//!
+//! A datagram listener has a socket on every worker (SO_REUSEPORT), among which the kernel divides the addresses of
+//! clients, and an [`Endpoint`](broker_core::Endpoint) with each socket. The endpoint says whose a datagram is; a table
+//! leads from there to the peer, which is a link like others, without a socket of its own. A peer whose client belongs to
+//! another shard moves there as a connection does. The worker that the kernel gives its datagrams to forwards them, in one
+//! parcel per turn and destination; the answers leave from where the peer is. With [`dtls`], the associations
+//! stay with the socket that the kernel has chosen, and sealed datagrams leave from there.
+//!
+//! Datagrams may be lost, so nothing waits for room: what a peer cannot take because the store is slow or its own output
+//! waits, what does not fit another worker's mailbox, and the oldest of what a full socket does not take is dropped, and
+//! counted by reason ([`DatagramCounters::dropped`]).
 //!
 //! # Bounds
 //!

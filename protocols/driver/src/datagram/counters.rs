@@ -28,7 +28,16 @@ pub struct DatagramCounters {
     pub opened: u64,
     /// Peers that have ended.
     pub closed: u64,
-    /// Datagrams dropped, by reason: the endpoint's words, and the driver's own (see [`crate::datagram`]).
+    /// Datagrams dropped, by reason: the endpoint's words, those of [`dtls`](crate::dtls), and these:
+    ///
+    /// - `source_port`: from port 0, where nobody can be answered;
+    /// - `not_unicast`: sent to a group, though meant for a peer;
+    /// - `banned`, `listener_stopped`, `server_shutting_down`, `max_connections`, `no_common_peer`: nobody new is
+    ///   listened to;
+    /// - `no_association`: its DTLS association has ended meanwhile;
+    /// - `store_slow`, `congested`: the peer can take nothing now;
+    /// - `forward_full`: the worker that it is for has too much to do;
+    /// - `send_full`, `no_broadcast_address`: it could not be sent.
     pub dropped: BTreeMap<&'static str, u64>,
 }
 

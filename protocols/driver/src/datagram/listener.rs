@@ -9,9 +9,10 @@ use std::{
     },
 };
 
-use super::{DatagramConfig, DatagramCounters, counters::Tally, parcel::Parcel, socket};
+use super::{DatagramConfig, DatagramCounters, DtlsSettings, counters::Tally, parcel::Parcel, socket};
 use crate::{
-    BindError, ListenError, WorkerHandle,
+    BindError, ListenError, TlsError, WorkerHandle,
+    dtls::DtlsServer,
     listener::{LogLimit, Seats},
     worker::Command,
 };
@@ -55,6 +56,8 @@ pub(crate) enum DatagramCommand {
     Start(u32),
     /// The listener was stopped, or has no peers any more.
     Stop(u32),
+    /// New handshakes are made with this.
+    Reload(u32, Arc<DtlsServer>),
     /// From another worker.
     Parcel(Parcel),
 }
@@ -67,6 +70,7 @@ pub(crate) struct Opening {
     /// Where the group is heard; the first worker has it, if any has.
     pub(crate) group: Option<socket2::Socket>,
     pub(crate) is_first: bool,
+    pub(crate) dtls: Option<Arc<DtlsServer>>,
 }
 
 impl DatagramListener {
@@ -76,6 +80,11 @@ impl DatagramListener {
         workers: &[WorkerHandle],
     ) -> Result<DatagramListener, ListenError> {
         let name = config.info.name.clone();
+        let dtls = config.dtls.as_ref().map(DtlsServer::load).transpose();
+        let dtls = dtls.map_err(|error| ListenError::Tls {
+            listener: name.clone(),
+            error,
+        })?;
         let bound = socket::bind(&config, workers.len()).map_err(|(address, cause)| BindError {
             listener: name.clone(),
             address,
@@ -113,6 +122,7 @@ impl DatagramListener {
                 socket,
                 group: group.take(),
                 is_first: index == 0,
+                dtls: dtls.clone(),
             };
             core.tell(worker, DatagramCommand::Open(Box::new(opening)))?;
         }
@@ -153,6 +163,24 @@ impl DatagramListener {
         if !self.core.is_stopped.swap(true, Relaxed) {
             tell_stop(&self.core.workers, self.core.number);
         }
+    }
+
+    /// Reads certificates and keys again. Handshakes that begin later use them; on an error the old ones stay in use.
+    /// Without effect on a listener without DTLS.
+    ///
+    /// # Errors
+    /// The first fault that is found.
+    pub fn reload_dtls(&self, settings: &DtlsSettings) -> Result<(), TlsError> {
+        if self.core.config.dtls.is_none() {
+            return Ok(());
+        }
+        let server = DtlsServer::load(settings)?;
+        for worker in &self.core.workers {
+            let reload = DatagramCommand::Reload(self.core.number, server.clone());
+            // One that has ended makes no handshakes.
+            let _ = worker.mailbox().send(Command::Datagrams(reload));
+        }
+        Ok(())
     }
 
     /// True once a stopped listener has closed its sockets, so that its port is free.

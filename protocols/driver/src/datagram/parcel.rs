@@ -46,6 +46,8 @@ pub(crate) enum News {
     },
     /// A datagram for the endpoint's common peer.
     Common,
+    /// For the front: a datagram for the association of this address.
+    Outgoing { to: SocketAddr },
     /// For the front: the peer has gone on to another worker.
     Moved {
         remote: Remote,
@@ -54,12 +56,21 @@ pub(crate) enum News {
     },
     /// For the front: the peer is no more.
     Ended { remote: Remote, track: Track },
+    /// From the front: the association of a peer has ended.
+    AssociationEnded {
+        remote: Remote,
+        track: Track,
+        reason: &'static str,
+    },
 }
 
 impl News {
     /// True for what may be dropped.
     pub(crate) fn is_datagram(&self) -> bool {
-        matches!(self, News::Datagram { .. } | News::Returned { .. } | News::Common)
+        matches!(
+            self,
+            News::Datagram { .. } | News::Returned { .. } | News::Common | News::Outgoing { .. }
+        )
     }
 }
 

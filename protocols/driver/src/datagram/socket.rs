@@ -219,7 +219,7 @@ impl Datagrams {
                 .socket
                 .try_io(Interest::READABLE, || self.state.recv(socket, &mut parts, metas));
             match received {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if is_blocked(&error) => {}
                 other => return Poll::Ready(other),
             }
         }
@@ -247,13 +247,19 @@ impl Datagrams {
                 segment_size: None,
                 src_ip,
             };
-            let socket = UdpSockRef::from(&self.socket);
-            self.socket
-                .try_io(Interest::WRITABLE, || self.state.try_send(socket, &transmit))
+            let sent = self.state.try_send(UdpSockRef::from(&self.socket), &transmit);
+            // The system is asked first: the event queue does not know yet that a new socket takes something. It is
+            // told that this one does not.
+            if sent.as_ref().is_err_and(is_blocked) {
+                let _ = self.socket.try_io(Interest::WRITABLE, || {
+                    io::Result::<()>::Err(ErrorKind::WouldBlock.into())
+                });
+            }
+            sent
         };
         match send(from.map(|from| self.mapped(SocketAddr::new(from, 0)).ip())) {
             // The address is no longer one of this machine.
-            Err(error) if from.is_some() && error.kind() != ErrorKind::WouldBlock => send(None),
+            Err(error) if from.is_some() && !is_blocked(&error) => send(None),
             sent => sent,
         }
     }
@@ -293,6 +299,11 @@ impl Datagrams {
             other => other,
         }
     }
+}
+
+/// The socket takes or gives nothing at the moment.
+pub(crate) fn is_blocked(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::WouldBlock
 }
 
 /// An IPv4 client of an IPv6 socket appears with its IPv4 address. A link-local one keeps its scope, without which it
@@ -340,4 +351,66 @@ fn is_broadcast(address: IpAddr) -> bool {
         socket.connect(&SocketAddr::new(address, 9).into())
     };
     probe().is_err_and(|error: io::Error| error.kind() == ErrorKind::PermissionDenied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_runtime(test: impl FnOnce()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        let runtime = runtime.expect("a runtime");
+        let _context = runtime.enter();
+        test();
+    }
+
+    fn socket(bind: &str) -> Datagrams {
+        let address: SocketAddr = bind.parse().expect("an address");
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP));
+        let socket = socket.expect("a socket");
+        socket.bind(&address.into()).expect("a free port");
+        socket.set_broadcast(true).expect("permission");
+        Datagrams::new(socket).expect("a socket")
+    }
+
+    #[test]
+    fn multicast_goes_as_far_as_it_is_told_and_else_one_hop() {
+        on_runtime(|| {
+            let group = SocketAddr::from(([239, 255, 77, 2], 1884));
+            let socket = socket("127.0.0.1:0");
+            let option = SockRef::from(&socket.socket);
+            for (radius, hops) in [(Some(5), 5), (None, 1), (Some(0), 1)] {
+                // Whether there is a way to the group does not matter.
+                let _ = socket.broadcast(group, radius, b"text");
+                assert_eq!(option.multicast_ttl_v4().expect("an option"), hops);
+            }
+        });
+    }
+
+    #[test]
+    fn a_radius_of_one_broadcast_does_not_stay() {
+        on_runtime(|| {
+            let everyone = SocketAddr::from(([127, 255, 255, 255], 1884));
+            let socket = socket("127.0.0.1:0");
+            let usual = socket.hops;
+            socket.broadcast(everyone, Some(3), b"text").expect("sent");
+            assert_eq!(SockRef::from(&socket.socket).ttl_v4().ok(), usual);
+        });
+    }
+
+    #[test]
+    fn groups_are_known() {
+        let mut groups = Groups::default();
+        let address = |text: &str| -> IpAddr { text.parse().expect("an address") };
+        for group in ["224.0.0.1", "255.255.255.255", "127.255.255.255", "ff02::1"] {
+            assert!(groups.contains(address(group)), "{group}");
+        }
+        for host in ["127.0.0.1", "127.3.2.1", "::1"] {
+            assert!(!groups.contains(address(host)), "{host}");
+        }
+        for n in 0..=255 {
+            assert!(!groups.contains(IpAddr::from([127, 0, 1, n])));
+            assert!(groups.0.len() <= Groups::MAX);
+        }
+    }
 }

@@ -5,12 +5,10 @@
 //! meanwhile for one peer is bounded by its high-water mark, above which its oldest datagrams are dropped: those of its
 //! client that are lost are sent again by the rules of its protocol, and the newest say most.
 
-use std::io::ErrorKind;
-
 use broker_core::{Destination, LinkId, Transmit};
 
 use super::{Worker, link::Io};
-use crate::datagram::Origin;
+use crate::datagram::{Origin, is_blocked};
 
 impl Worker {
     /// Sends what waits for the peer. True if nothing waits any more.
@@ -23,6 +21,10 @@ impl Worker {
             return false;
         };
         let port = self.datagrams.port(route.listener);
+        if port.as_ref().is_some_and(|port| port.secured.is_some()) {
+            self.write_sealed(id);
+            return true;
+        }
         let (Some(port), Some(remote)) = (port, &route.remote) else {
             link.outbox.take();
             return true;
@@ -38,7 +40,7 @@ impl Worker {
                     self.counters.datagrams_sent.add(1);
                     self.counters.bytes_sent.add(len);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(error) if is_blocked(&error) => {
                     link.write_blocked = true;
                     port.blocked.push(id);
                     while link.outbox.len() > high_water {
@@ -70,6 +72,10 @@ impl Worker {
                 return;
             };
             let sent = match to {
+                Destination::Remote(remote) if port.secured.is_some() => {
+                    self.seal(listener, remote.address, &datagram);
+                    continue;
+                }
                 Destination::Remote(remote) => {
                     let asked = origin.filter(|origin| !is_group && origin.from == remote.address);
                     let from = asked.map(|origin| origin.local.ip());
@@ -91,7 +97,7 @@ impl Worker {
                     self.counters.datagrams_sent.add(1);
                     self.counters.bytes_sent.add(len);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(error) if is_blocked(&error) => {
                     self.drop_datagram(listener, "send_full");
                 }
                 Err(_) => port.tally.errors.add(1),

@@ -2,205 +2,26 @@
 
 use std::{
     mem,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Context, Poll, Waker},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::atomic::Ordering::Relaxed,
+    task::{Context, Poll},
 };
 
-use broker_core::{Addressed, Peer};
-use broker_core::{Close, Endpoint, LinkId, Remote, ShardId, Stranger, Timestamp, Transmit, Verdict};
+use broker_core::{Addressed, Close, LinkId, Peer, Remote, Stranger, Timestamp, Verdict};
 use quinn_udp::RecvMeta;
 
 use super::{
     Worker,
-    arena::Arena,
     link::{Io, Link, State},
-    wake::{Source, SourceWake},
+    ports::{Route, is_peer_of},
+    wake::Source,
 };
-use crate::datagram::{
-    Core, DATAGRAM_BYTES_MAX, DatagramCommand, Datagrams, EndpointMeta, Groups, News, Opening, Origin,
-    Parcel, Place, RECEIVE_BATCH, RemoteRef, Table, Tally, Track,
-};
+use crate::datagram::{DATAGRAM_BYTES_MAX, News, Origin, Place, RECEIVE_BATCH, RemoteRef, Track};
 
 /// Datagrams taken from one socket before another gets its turn.
 const BUDGET: usize = 8 * RECEIVE_BATCH;
 
-/// What a worker has of datagram listeners.
-#[derive(Default)]
-pub(super) struct DatagramSide {
-    /// By the number of the listener.
-    ports: Vec<Option<Box<Port>>>,
-    /// Datagrams are read into it. Empty while in use, and before there is a socket.
-    buffer: Vec<u8>,
-    groups: Groups,
-    /// What other workers are told at the end of the turn, by [`ShardId`].
-    pub(super) parcels: Vec<Parcel>,
-    transmits: Vec<Transmit>,
-}
-
-/// This worker's socket of one listener, and what belongs to it.
-pub(super) struct Port {
-    pub(super) core: Arc<Core>,
-    pub(super) tally: Arc<Tally>,
-    pub(super) io: Datagrams,
-    /// Where the group is heard, if `io` does not hear it.
-    group: Option<Datagrams>,
-    /// What is sent to a group reaches the sockets of all workers. This one's counts.
-    is_first: bool,
-    pub(super) endpoint: Box<dyn Endpoint>,
-    pub(super) table: Table,
-    common: Option<LinkId>,
-    wake: (Arc<SourceWake>, Waker),
-    /// When the endpoint must be called.
-    alarm: Timestamp,
-    /// Links whose datagrams the socket did not take.
-    pub(super) blocked: Vec<LinkId>,
-    /// It stands in the worker's list of those that wait until batches have left.
-    is_held_up: bool,
-}
-
-/// How the datagrams of a link go.
-#[derive(Clone, Debug)]
-pub(crate) struct Route {
-    /// The number of the listener.
-    pub(super) listener: u32,
-    /// `None` for the common peer of an endpoint, which answers nobody.
-    pub(super) remote: Option<Remote>,
-    /// The address of this machine to which the client last sent something.
-    pub(super) local: Option<IpAddr>,
-    pub(super) track: Track,
-}
-
-impl Port {
-    /// Lets the socket wake the worker once it takes more.
-    pub(super) fn wake_when_writable(&self) {
-        let woken = self.io.poll_writable(&mut Context::from_waker(&self.wake.1));
-        if woken {
-            self.wake.1.wake_by_ref();
-        }
-    }
-}
-
-/// True if the link is the peer of this remote.
-pub(super) fn is_peer_of(links: &Arena<Link>, id: LinkId, remote: RemoteRef<'_>) -> bool {
-    let route = links.get(id).and_then(Link::route);
-    route
-        .and_then(|route| route.remote.as_ref())
-        .is_some_and(|known| RemoteRef::of(known) == remote)
-}
-
-impl DatagramSide {
-    pub(super) fn new(id: ShardId, workers: usize) -> DatagramSide {
-        DatagramSide {
-            parcels: (0..workers).map(|_| Parcel::new(id)).collect(),
-            ..DatagramSide::default()
-        }
-    }
-
-    pub(super) fn port(&mut self, listener: u32) -> Option<&mut Port> {
-        self.ports.get_mut(listener as usize)?.as_deref_mut()
-    }
-
-    /// True if what is sent to this local address may reach every worker.
-    pub(super) fn is_group(&mut self, address: IpAddr) -> bool {
-        self.groups.contains(address)
-    }
-
-    /// No socket here is needed by peers of other workers. Those of a DTLS listener send through the front.
-    pub(super) fn is_done(&self) -> bool {
-        let mut ports = self.ports.iter().flatten();
-        ports.all(|port| port.core.config.dtls.is_none() || port.table.away() == 0)
-    }
-
-    /// When an endpoint must be called, if at all.
-    pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
-        let alarms = self.ports.iter().flatten().map(|port| port.alarm);
-        alarms.min().filter(|at| *at < Timestamp::NEVER)
-    }
-}
-
 impl Worker {
-    /// A listener has news.
-    pub(super) fn datagram_news(&mut self, command: DatagramCommand) {
-        match command {
-            DatagramCommand::Open(opening) => self.open_port(*opening),
-            DatagramCommand::Start(listener) => self.poll_port(listener),
-            DatagramCommand::Stop(listener) => self.close_port(listener),
-            DatagramCommand::Parcel(parcel) => self.unpack(parcel),
-        }
-    }
-
-    fn open_port(&mut self, opening: Opening) {
-        let Opening {
-            core,
-            tally,
-            socket,
-            group,
-            is_first,
-        } = opening;
-        let opened = Datagrams::new(socket).and_then(|io| Ok((io, group.map(Datagrams::new).transpose()?)));
-        let (io, group) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                self.counters.accept_errors.add(1);
-                core.socket_closed();
-                let listener = &*core.config.info.name;
-                return tracing::error!(listener, %error, "a datagram socket cannot be used");
-            }
-        };
-        let endpoint = (core.config.endpoint)(EndpointMeta {
-            shard: self.id,
-            is_first,
-            seed: crate::datagram::random_seed(),
-        });
-        let wake = SourceWake::new(Source::Socket(core.number), self.ready.clone());
-        let index = core.number as usize;
-        let port = Port {
-            alarm: endpoint.poll_timeout().unwrap_or(Timestamp::NEVER),
-            core,
-            tally,
-            io,
-            group,
-            is_first,
-            endpoint,
-            table: Table::default(),
-            common: None,
-            wake: (wake.clone(), Waker::from(wake)),
-            blocked: Vec::new(),
-            is_held_up: false,
-        };
-        let side = &mut self.datagrams;
-        if side.buffer.is_empty() {
-            // Fresh from the system: pages that no long datagram ever reaches take no memory.
-            side.buffer = vec![0; RECEIVE_BATCH * DATAGRAM_BYTES_MAX];
-        }
-        if side.ports.len() <= index {
-            side.ports.resize_with(index + 1, || None);
-        }
-        side.ports[index] = Some(Box::new(port));
-    }
-
-    /// Closes the socket of a stopped listener that has no peers any more.
-    fn close_port(&mut self, listener: u32) {
-        let is_idle = |port: &mut Port| port.core.is_stopped.load(Relaxed) && port.core.seats.taken() == 0;
-        if !self.datagrams.port(listener).is_some_and(is_idle) {
-            return;
-        }
-        let Some(port) = self.datagrams.ports[listener as usize].take() else {
-            return;
-        };
-        if let Some(id) = port.common {
-            let close = Close {
-                reason: "listener_stopped",
-                detail: String::new(),
-            };
-            self.end_link(id, &close, false, |counters| &counters.closed_by_server);
-        }
-        let core = port.core.clone();
-        drop(port);
-        core.socket_closed();
-    }
-
     /// The socket was woken.
     pub(super) fn poll_port(&mut self, listener: u32) {
         let Some(port) = self.datagrams.port(listener) else {
@@ -281,11 +102,26 @@ impl Worker {
         if is_group && !port.is_first {
             return;
         }
-        let bytes = datagram.len() as u64;
-        port.tally.received.add(1);
-        port.tally.received_bytes.add(bytes);
+        let is_secured = port.secured.is_some();
         self.counters.datagrams_received.add(1);
-        self.counters.bytes_received.add(bytes);
+        self.counters.bytes_received.add(datagram.len() as u64);
+        if !is_secured {
+            self.receive_plain(listener, origin, datagram);
+        } else if is_group {
+            self.drop_datagram(listener, "not_unicast");
+        } else {
+            self.receive_sealed(listener, origin, datagram);
+        }
+    }
+
+    /// A datagram as the client has meant it.
+    pub(super) fn receive_plain(&mut self, listener: u32, origin: Origin, datagram: &[u8]) {
+        let is_group = self.datagrams.is_group(origin.local.ip());
+        let Some(port) = self.datagrams.port(listener) else {
+            return;
+        };
+        port.tally.received.add(1);
+        port.tally.received_bytes.add(datagram.len() as u64);
         let address = origin.from;
         let (node, inner) = match port.endpoint.address(datagram) {
             Addressed::Garbage(what) => return self.drop_datagram(listener, what),
@@ -384,15 +220,29 @@ impl Worker {
         if let Some(reason) = self.refuses_strangers(listener, origin.from.ip()) {
             return self.drop_datagram(listener, reason);
         }
+        let mut identity = None;
+        if let Some(secured) = self.datagrams.secured(listener) {
+            if secured.id_of(remote.address).is_none() {
+                return self.drop_datagram(listener, "no_association");
+            }
+            identity = secured.identity_of(remote.address);
+        }
+        let known = remote.to_remote();
+        let local = match origin.local {
+            // Of a network, which nobody else can tell from a host.
+            SocketAddr::V4(to) if !to.ip().is_multicast() && self.datagrams.is_group(origin.local.ip()) => {
+                SocketAddr::from((Ipv4Addr::BROADCAST, to.port()))
+            }
+            other => other,
+        };
+        let stranger = Stranger {
+            remote: &known,
+            local,
+            identity: identity.as_ref(),
+        };
         let mut transmits = mem::take(&mut self.datagrams.transmits);
         let Some(port) = self.datagrams.port(listener) else {
             return;
-        };
-        let known = remote.to_remote();
-        let stranger = Stranger {
-            remote: &known,
-            local: origin.local,
-            identity: None,
         };
         let verdict = port
             .endpoint
@@ -422,12 +272,20 @@ impl Worker {
             return self.drop_datagram(listener, "max_connections");
         };
         let id = self.insert_datagram_link(listener, Some(remote.clone()), peer);
-        if let Some(link) = self.links.get_mut(id) {
-            link.permit = Some(permit);
-        }
         self.enter(id, listener, &remote);
+        let mut association = None;
         if let Some(port) = self.datagrams.port(listener) {
             port.tally.opened.add(1);
+            if let Some(secured) = &mut port.secured {
+                secured.add_peer(&remote);
+                association = secured.id_of(remote.address);
+            }
+        }
+        if let Some(link) = self.links.get_mut(id) {
+            link.permit = Some(permit);
+            if let Io::Datagram(route) = &mut link.io {
+                route.association = association;
+            }
         }
         self.offer_datagram(id, local, datagram);
     }
@@ -445,6 +303,7 @@ impl Worker {
                     born,
                     moves: 0,
                 },
+                association: None,
             };
             Link::new(born, peer, Io::Datagram(Box::new(route)), ready)
         });
@@ -517,46 +376,16 @@ impl Worker {
         if let Some(port) = self.datagrams.port(listener) {
             match &route.remote {
                 Some(remote) => {
-                    port.table.remove_here(RemoteRef::of(remote), id);
+                    let is_last = port.table.remove_here(RemoteRef::of(remote), id);
                     port.tally.closed.add(1);
+                    if let Some(secured) = port.secured.as_mut().filter(|_| is_last) {
+                        secured.remove_peer(remote);
+                    }
                 }
                 None if port.common == Some(id) => port.common = None,
                 None => {}
             }
         }
         self.tell_front_of_end(route);
-    }
-
-    /// Endpoints whose time has come.
-    pub(super) fn fire_endpoints(&mut self) {
-        if self.datagrams.poll_timeout().is_none_or(|at| at > self.now) {
-            return;
-        }
-        for index in 0..self.datagrams.ports.len() {
-            let listener = index as u32;
-            let mut transmits = mem::take(&mut self.datagrams.transmits);
-            if let Some(port) = self.datagrams.port(listener)
-                && port.alarm <= self.now
-            {
-                port.endpoint.handle_timeout(self.now, &mut transmits);
-                port.alarm = port.endpoint.poll_timeout().unwrap_or(Timestamp::NEVER);
-            }
-            self.transmit(listener, None, &mut transmits);
-            self.datagrams.transmits = transmits;
-        }
-    }
-
-    /// Counts a datagram that is dropped, and says so in the log now and then.
-    pub(super) fn drop_datagram(&mut self, listener: u32, reason: &'static str) {
-        self.counters.datagrams_dropped.add(1);
-        let now = self.now;
-        let Some(port) = self.datagrams.port(listener) else {
-            return;
-        };
-        port.tally.drop_one(reason);
-        if let Some(suppressed) = port.core.drops.allows(now) {
-            let listener = &*port.core.config.info.name;
-            tracing::info!(listener, reason, suppressed, "datagram dropped");
-        }
     }
 }

@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    datagrams::Route,
     moving::Move,
+    ports::Route,
     wake::{Ready, Source, SourceWake},
 };
 use crate::{

@@ -10,6 +10,8 @@ mod mailbox;
 mod moving;
 mod output;
 mod parcels;
+mod ports;
+mod secured;
 mod settle;
 mod store;
 mod timers;

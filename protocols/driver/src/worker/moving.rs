@@ -108,6 +108,7 @@ impl Worker {
             route.and_then(|route| Some((route.listener, route.remote.clone()?)))
         {
             self.enter(id, listener, &remote);
+            self.check_association(id);
         }
         let mut spare = mem::replace(&mut self.requests, requests);
         self.submit(id);

@@ -36,7 +36,7 @@ use broker_core::{LinkId, Remote, ShardId};
 
 use super::{
     Worker,
-    datagrams::{Route, is_peer_of},
+    ports::{Route, is_peer_of},
 };
 use crate::datagram::{Away, News, Origin, Parcel, Place, RemoteRef, Track};
 
@@ -97,13 +97,14 @@ impl Worker {
                 self.route_datagram(listener, origin, remote_ref, datagram);
             }
             News::Common => self.common_input(listener, datagram),
+            News::Outgoing { to } => self.seal(listener, to, datagram),
+            News::AssociationEnded {
+                remote,
+                track,
+                reason,
+            } => self.association_ended_elsewhere(listener, &remote, track, reason),
             News::Moved { remote, track, to } => self.moved(listener, &remote, track, to),
-            News::Ended { remote, track } => {
-                if let Some(port) = self.datagrams.port(listener) {
-                    let is_it = |away: &Away| away.track.is_followed_by(track);
-                    port.table.remove_away(RemoteRef::of(&remote), is_it);
-                }
-            }
+            News::Ended { remote, track } => self.ended_elsewhere(listener, &remote, track),
         });
     }
 
@@ -119,7 +120,8 @@ impl Worker {
         let place = port.and_then(|port| port.table.get(key, |id| is_peer_of(links, id, key)));
         if let Some(Place::Here(id)) = place {
             let id = *id;
-            if self.offer_datagram(id, origin.local, datagram) {
+            let is_meant = self.datagrams.secured(listener).is_none() || self.is_on_track(id, track);
+            if is_meant && self.offer_datagram(id, origin.local, datagram) {
                 return;
             }
         }
@@ -139,7 +141,25 @@ impl Worker {
         if let Some(away) = away.filter(|away| away.track.is_followed_by(track)) {
             away.track = track;
             away.to = to;
+        } else if self.datagrams.secured(listener).is_some() {
+            // Its association ended while it was on its way.
+            self.tell_association_ended(listener, remote.clone(), track, to, "association_ended");
         }
+    }
+
+    /// The front hears that a peer has ended.
+    fn ended_elsewhere(&mut self, listener: u32, remote: &Remote, track: Track) {
+        let Some(port) = self.datagrams.port(listener) else {
+            return;
+        };
+        let is_it = |away: &Away| away.track.is_followed_by(track);
+        if port.table.remove_away(RemoteRef::of(remote), is_it)
+            && let Some(secured) = &mut port.secured
+        {
+            secured.remove_peer(remote);
+        }
+        // It may be the last that a stopped listener waited for.
+        self.close_port(listener);
     }
 
     /// The link of a datagram peer has been sent to another worker.

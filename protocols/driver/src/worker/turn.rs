@@ -17,9 +17,9 @@ use tokio::time::Sleep;
 use super::{
     AskHandler, Command, Mailbox, WorkerHandle,
     arena::Arena,
-    datagrams::DatagramSide,
     link::{Failure, Link},
     mailbox::{Inbox, Sent},
+    ports::DatagramSide,
     store::Stored,
     timers::Timers,
     wake::{Ready, Source},
@@ -154,6 +154,7 @@ impl Worker {
         self.send_batches();
         self.send_parcels();
         if self.has_ended() {
+            self.close_all_associations();
             self.mailbox.end();
             return Poll::Ready(());
         }

@@ -11,7 +11,7 @@ use std::{
 
 use broker_core::{
     Addressed, Close, ConnectionInfo, Destination, Disconnect, DisconnectCause, Effects, Endpoint, Event,
-    Peer, ReasonCode, Remote, Request, Stranger, Timestamp, Transmit, Verdict, shard::shard_of,
+    Identity, Peer, ReasonCode, Remote, Request, Stranger, Timestamp, Transmit, Verdict, shard::shard_of,
 };
 use driver::{DatagramConfig, DatagramListener, EndpointMeta, ListenerInfo, Workers};
 
@@ -114,6 +114,7 @@ impl Endpoint for ToyEndpoint {
             ("connect" | "open", _) => {
                 return Verdict::Open(Box::new(ToyPeer {
                     remote: Some(stranger.remote.clone()),
+                    identity: stranger.identity.cloned(),
                     client: None,
                     connected: None,
                     heard: None,
@@ -132,6 +133,7 @@ impl Endpoint for ToyEndpoint {
     fn common_peer(&mut self, _: Timestamp) -> Box<dyn Peer> {
         Box::new(ToyPeer {
             remote: None,
+            identity: None,
             client: None,
             connected: None,
             heard: Some(self.heard.clone()),
@@ -154,6 +156,7 @@ impl Endpoint for ToyEndpoint {
 /// The server's end of the protocol.
 struct ToyPeer {
     remote: Option<Remote>,
+    identity: Option<Identity>,
     /// Whom it asked to be.
     client: Option<String>,
     connected: Option<String>,
@@ -225,6 +228,10 @@ impl Peer for ToyPeer {
         }
         match text.split_once(' ').unwrap_or((text, "")) {
             ("connect", id) => self.connect(id, effects),
+            ("identity", _) => match &self.identity {
+                Some(Identity::Psk(name)) => put(effects, name.as_bytes()),
+                other => put(effects, format!("{other:?}").as_bytes()),
+            },
             ("worker", _) => put(effects, worker_name().as_bytes()),
             ("long", len) => put(effects, &vec![b'l'; len.parse().expect("a length")]),
             ("many", count) => {
