@@ -296,6 +296,7 @@ fn is_group(local: IpAddr) -> bool {
 fn common_client_id(settings: &Settings) -> String {
     const NAME: &str = "NegQoS-Client";
     let listener = &*settings.connection.listener;
+    let listener = listener.strip_prefix("mqttsn:").unwrap_or(listener);
     match listener.rsplit_once(':') {
         None | Some(("udp", "default")) => NAME.to_owned(),
         Some(("udp", name)) => format!("{NAME}-{name}"),

@@ -86,6 +86,9 @@ fn each_listener_has_a_client_for_qos_minus_one() {
         ("udp:default", "NegQoS-Client"),
         ("udp:field", "NegQoS-Client-field"),
         ("dtls:default", "NegQoS-Client-dtls:default"),
+        ("mqttsn:udp:default", "NegQoS-Client"),
+        ("mqttsn:udp:field", "NegQoS-Client-field"),
+        ("mqttsn:dtls:default", "NegQoS-Client-dtls:default"),
     ] {
         let mut settings = settings();
         let mut connection = ConnectionInfo::clone(&settings.connection);
