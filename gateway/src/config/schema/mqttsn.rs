@@ -59,7 +59,7 @@ pub(super) static SPECS: &[Spec] = &[
         },
         access: Access::Node(lens!(mqttsn.gateway_id)),
         doc: "Number that names this gateway in ADVERTISE and GWINFO (MQTT-SN §5.4.2, §5.4.4). Gateways that can hear \
-              the same clients have different ones.",
+              the same clients have different ones. A change needs a restart.",
     },
     Spec {
         pattern: "gateway.mqttsn.broadcast",
@@ -82,7 +82,8 @@ pub(super) static SPECS: &[Spec] = &[
         },
         access: Access::Node(lens!(mqttsn.advertise_interval)),
         doc: "Time between two ADVERTISE (T_ADV). The specification recommends more than 15 minutes (MQTT-SN §7.2), so \
-              that networks of little bandwidth are not filled. Of no effect without `gateway.mqttsn.broadcast`.",
+              that networks of little bandwidth are not filled. Of no effect without `gateway.mqttsn.broadcast`. A \
+              change needs a restart.",
     },
     Spec {
         pattern: "gateway.mqttsn.gwinfo_delay",
@@ -95,15 +96,16 @@ pub(super) static SPECS: &[Spec] = &[
         access: Access::Node(lens!(mqttsn.gwinfo_delay)),
         doc: "SEARCHGW is answered after a random time up to this, so that several gateways do not answer at once \
               (T_GWINFO, MQTT-SN §6.1); the specification recommends 5 s. `0s` answers at once, which is right where \
-              there is one gateway.",
+              there is one gateway. A change needs a restart.",
     },
     Spec {
         pattern: "gateway.mqttsn.enable_qos3",
         kind: Kind::Boolean,
         access: Access::Node(lens!(mqttsn.enable_qos3)),
         doc: "Take PUBLISH of QoS -1 (MQTT-SN §6.8): messages to predefined or short topics from anybody, without \
-              CONNECT. They are published by the client `NegQoS-Client` (on a listener of another name than `default`: \
-              `NegQoS-Client-NAME`), which authentication and authorization rules apply to.",
+              CONNECT. They are published by the client `NegQoS-Client`, on other listeners than the default one by \
+              `NegQoS-Client-NAME` (of dtls: `NegQoS-Client-dtls:NAME`), which authentication and authorization rules \
+              apply to. A change needs a restart, and so does one of the predefined topics that it uses.",
     },
     Spec {
         pattern: "gateway.mqttsn.idle_timeout",
