@@ -41,6 +41,9 @@ impl Peer {
 
 impl Connection {
     fn deliver(&mut self, delivery: Delivery, io: &mut Io<'_, '_>) {
+        if delivery.qos == QoS::AtMostOnce && self.send_at_once(&delivery, io) {
+            return;
+        }
         let outgoing = self.outgoing.get_or_insert_default();
         let is_full = outgoing.waiting_qos0() >= io.settings.max_waiting;
         if delivery.qos == QoS::AtMostOnce && is_full && !outgoing.waiting.is_empty() {
@@ -53,6 +56,30 @@ impl Connection {
             order,
             rejections: 0,
         });
+    }
+
+    /// QoS 0 with a topic that the client knows waits for nothing, so that nothing is made to remember it. False if
+    /// it has to.
+    fn send_at_once(&mut self, delivery: &Delivery, io: &mut Io<'_, '_>) -> bool {
+        if self
+            .outgoing
+            .as_ref()
+            .is_some_and(|outgoing| !outgoing.waiting.is_empty())
+        {
+            return false;
+        }
+        let Some(topic) = self.local_topic(delivery) else {
+            return false;
+        };
+        let Target::Known(topic) = self.target(topic, io) else {
+            return false;
+        };
+        let message = publish(delivery, None, topic, delivery.dup);
+        let is_sent = message.encoded_len() <= MESSAGE_BYTES_MAX;
+        if is_sent {
+            io.put(&message);
+        }
+        is_sent
     }
 
     /// Sends what can be sent, and gives back what is not needed any more.
