@@ -195,7 +195,9 @@ impl Node {
     ///
     /// If the peer leaves some of it.
     pub fn datagram(&mut self, link: LinkId, datagram: &[u8]) {
-        let used = self.call(link, |peer, now, effects| peer.handle_input(now, datagram, effects));
+        let used = self.call(link, |peer, now, effects| {
+            peer.handle_input(now, datagram, effects)
+        });
         assert!(
             used.is_none_or(|used| used == datagram.len()),
             "a peer uses all of a datagram"
