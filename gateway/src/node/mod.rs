@@ -232,6 +232,13 @@ impl Node {
             }
         }
         for (open, reload) in self.mqttsn.iter().zip(mqttsn) {
+            if let Some(dtls) = &reload.dtls {
+                let reloaded = open.listener.reload_dtls(dtls);
+                reloaded.map_err(|cause| StartError::Certificates {
+                    listener: open.settings.id(),
+                    cause,
+                })?;
+            }
             open.take_over(reload);
         }
         for open in &self.listeners {

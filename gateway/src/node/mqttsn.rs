@@ -7,8 +7,8 @@ use std::{
 
 use broker_core::{ConnectionInfo, Endpoint, Peer, Timestamp};
 use driver::{
-    DatagramConfig, DatagramListener, EndpointFactory, EndpointMeta, ListenError, ListenerInfo, PskLookup,
-    Workers,
+    DatagramConfig, DatagramListener, DtlsSettings, EndpointFactory, EndpointMeta, ListenError, ListenerInfo,
+    PskLookup, Workers,
 };
 use mqtt_sn::{ClientInfoOverride, Predefined, Settings, Transport, codec::TopicId, endpoint};
 
@@ -29,6 +29,7 @@ pub(super) struct Open {
 pub(super) struct Reload {
     peers: Arc<Settings>,
     keys: Option<Arc<PskTable>>,
+    pub(super) dtls: Option<DtlsSettings>,
 }
 
 /// The settings that new peers of a listener get; replaced at a reload.
@@ -93,6 +94,7 @@ impl Open {
         Ok(Reload {
             peers: peer_settings(gateway, configured),
             keys: keys.transpose()?.map(Arc::new),
+            dtls: configured.dtls_settings(lookup(configured, &self.keys)),
         })
     }
 
@@ -227,5 +229,59 @@ pub(super) fn count(listeners: &[Arc<DatagramListener>], visit: &mut dyn FnMut(&
     }
     for (name, value) in sums {
         visit(&name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DatagramKind, PredefinedTopic};
+
+    #[test]
+    fn the_next_handshake_finds_the_keys_of_the_last_reload() {
+        let table = |text: &str| Arc::new(PskTable::parse(text).unwrap());
+        let mut listener = config::DatagramListener::new(DatagramKind::Dtls, "default");
+        let keys = Arc::new(Mutex::new(table("a:1\nb:2\n")));
+        assert!(lookup(&listener, &keys).is_none());
+        listener.dtls.psk_file = Some("psk.conf".into());
+        let lookup = lookup(&listener, &keys).unwrap();
+        assert_eq!(lookup("b"), Some(b"2".to_vec()));
+        *keys.lock().unwrap() = table("b:3\n");
+        assert_eq!([lookup("a"), lookup("b")], [None, Some(b"3".to_vec())]);
+    }
+
+    #[test]
+    fn settings_of_peers() {
+        let mut gateway = MqttSn {
+            mountpoint: "m/".to_owned(),
+            ..MqttSn::default()
+        };
+        for (client, id, topic) in [(None, 1, "a"), (None, 2, "b"), (Some("c"), 1, "c/a")] {
+            gateway.predefined.push(PredefinedTopic {
+                client: client.map(str::to_owned),
+                id,
+                topic: topic.to_owned(),
+            });
+        }
+        let settings = peer_settings(&gateway, &gateway.listeners[0]);
+        assert_eq!(&*settings.connection.listener, "mqttsn:udp:default");
+        assert_eq!(&*settings.mountpoint, "m/");
+        assert_eq!(
+            (settings.advertise_interval, settings.session_expiry_interval),
+            (None, 7200)
+        );
+        assert_eq!(settings.clientinfo_override, ClientInfoOverride::default());
+        let predefined = &settings.predefined;
+        assert_eq!(predefined.global.len(), 2);
+        assert_eq!(&*predefined.global[&TopicId(2)], "b");
+        assert_eq!(&*predefined.clients["c"][&TopicId(1)], "c/a");
+
+        gateway.listeners[0].mountpoint = "own/".to_owned();
+        gateway.broadcast = config::Broadcast::On;
+        gateway.session_expiry_interval = std::time::Duration::from_secs(u32::MAX.into());
+        let settings = peer_settings(&gateway, &gateway.listeners[0]);
+        assert_eq!(&*settings.mountpoint, "own/");
+        assert_eq!(settings.advertise_interval, Some(gateway.advertise_interval));
+        assert_eq!(settings.session_expiry_interval, u32::MAX);
     }
 }
