@@ -2,7 +2,8 @@
 
 `BROKER` selects it: `tidegate` (default; the binary named by `BROKER_BIN`), `mosquitto` (a reference broker, to
 check the tests themselves; settings that it does not have are left out) or `external` (a broker that runs already;
-`BROKER_TCP`, `BROKER_SSL`, `BROKER_WS`, `BROKER_WSS` = host:port, with the certificates of `INTEROP_CERTS`).
+`BROKER_TCP`, `BROKER_SSL`, `BROKER_WS`, `BROKER_WSS`, `BROKER_MQTTSN` = host:port, with the certificates of
+`INTEROP_CERTS`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from dataclasses import dataclass, field
 KIND = os.environ.get("BROKER", "tidegate")
 START_SECONDS = 20
 _LISTENING = re.compile(
-    r"(?P<name>(?:tcp|ssl|ws|wss):[\w.-]+).*?(?P<host>\d+\.\d+\.\d+\.\d+|\[[0-9a-fA-F:]+\]|localhost):(?P<port>\d+)"
+    r"(?P<name>(?:[a-z]+:)?(?:tcp|ssl|ws|wss|udp|dtls):[\w.-]+).*?"
+    r"(?P<host>\d+\.\d+\.\d+\.\d+|\[[0-9a-fA-F:]+\]|localhost):(?P<port>\d+)"
 )
 
 
@@ -132,6 +134,10 @@ class Broker:
             raise StartError(f"no listener {listener}; known: {sorted(self.addresses)}")
         return self.addresses[listener]
 
+    def mqttsn(self, listener: str = "udp:default") -> tuple[str, int]:
+        """Where the gateway for MQTT-SN listens."""
+        return self.address(f"mqttsn:{listener}")
+
     @property
     def pid(self) -> int | None:
         return self.process.pid if self.process else None
@@ -205,6 +211,9 @@ def _external() -> Broker:
         if value:
             host, port = value.rsplit(":", 1)
             addresses[f"{kind}:default"] = (host, int(port))
+    if value := os.environ.get("BROKER_MQTTSN"):
+        host, port = value.rsplit(":", 1)
+        addresses["mqttsn:udp:default"] = (host, int(port))
     return Broker(addresses)
 
 
@@ -214,6 +223,10 @@ def _tidegate(directory: pathlib.Path, wanted: dict[str, str]) -> Broker:
         # The listeners that are on by default would bind fixed ports.
         if f"listeners.{kind}.default.bind" not in wanted:
             settings[f"listeners.{kind}.default.enable"] = "false"
+    if not any(key.startswith("gateway.mqttsn.listeners.") for key in wanted):
+        settings["gateway.mqttsn.enable"] = "false"
+    elif "gateway.mqttsn.listeners.udp.default.bind" not in wanted:
+        settings["gateway.mqttsn.listeners.udp.default.enable"] = "false"
     settings.update(wanted)
     config = directory / "tidegate.conf"
     config.write_text("".join(f"{key} = {value}\n" for key, value in settings.items()), encoding="utf-8")
