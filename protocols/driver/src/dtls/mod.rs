@@ -105,7 +105,11 @@ pub enum Outcome {
     },
     /// A datagram, a part of one or a handshake was dropped.
     Dropped {
-        /// A stable word for counters, such as `bad_record_mac`.
+        /// A stable word for counters. What can happen at any time: `malformed_record`, `no_association`,
+        /// `wrong_epoch`, `replayed_record`, `bad_record_mac`, `unexpected_record`, `fragmented_hello`,
+        /// `malformed_hello`, `repeated_hello`. Bounds: `handshakes_full`, `associations_full`, `handshake_timeout`.
+        /// Handshakes that failed: `wrong_key` (or an identity that is not known), `no_common_cipher_suite`,
+        /// `bad_client_certificate`, and others.
         reason: &'static str,
     },
 }
