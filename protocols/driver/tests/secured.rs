@@ -176,6 +176,31 @@ fn peers_are_reached_wherever_they_live() {
 }
 
 #[test]
+fn peers_go_from_worker_to_worker_while_datagrams_are_under_way() {
+    let workers = workers(3, &WorkerConfig::default());
+    let listener = listen_secured(&workers, settings());
+    for n in 0..6 {
+        let mut client = SecuredClient::new(listener.address(), "one");
+        for round in 0..5 {
+            let mut expected = Vec::new();
+            for step in 0..4 {
+                let id = id_of((round + step) % 3, 3, n);
+                client.send(&format!("Sconnect {id}"));
+                client.send(&format!("Stext {step}"));
+                expected.extend([format!("connected {id}"), format!("text {step}")]);
+            }
+            let mut texts: Vec<String> = (0..8).map(|_| client.receive()).collect();
+            texts.sort();
+            expected.sort();
+            assert_eq!(texts, expected, "nothing is lost, nobody is a stranger");
+        }
+        client.close();
+        wait_until(|| listener.connections() == 0);
+    }
+    assert_eq!(listener.counters().opened, 6);
+}
+
+#[test]
 fn peers_and_nodes_end_with_their_association() {
     let workers = workers(2, &WorkerConfig::default());
     let listener = listen_secured(&workers, settings());

@@ -136,12 +136,26 @@ impl Worker {
 
     /// The front hears that a peer has gone on.
     fn moved(&mut self, listener: u32, remote: &Remote, track: Track, to: ShardId) {
-        let port = self.datagrams.port(listener);
-        let away = port.and_then(|port| port.table.away_mut(RemoteRef::of(remote)));
-        if let Some(away) = away.filter(|away| away.track.is_followed_by(track)) {
-            away.track = track;
-            away.to = to;
-        } else if self.datagrams.secured(listener).is_some() {
+        let key = RemoteRef::of(remote);
+        let Some(port) = self.datagrams.port(listener) else {
+            return;
+        };
+        if let Some(away) = port.table.away_mut(key)
+            && away.track.born == track.born
+        {
+            if away.track.is_followed_by(track) {
+                away.track = track;
+                away.to = to;
+            }
+            return;
+        }
+        let (links, is_secured) = (&self.links, port.secured.is_some());
+        let home = match port.table.get(key, |id| is_peer_of(links, id, key)) {
+            Some(Place::Here(id)) => Some(*id),
+            _ => None,
+        };
+        // Else it has come home already, and this is old news.
+        if is_secured && !home.is_some_and(|id| self.is_on_track(id, track)) {
             // Its association ended while it was on its way.
             self.tell_association_ended(listener, remote.clone(), track, to, "association_ended");
         }
