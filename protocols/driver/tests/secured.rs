@@ -259,6 +259,32 @@ fn who_comes_next_from_an_address_does_not_get_the_peer_of_the_one_before() {
 }
 
 #[test]
+fn new_keys_serve_new_handshakes_and_old_associations_go_on() {
+    let workers = workers(2, &WorkerConfig::default());
+    let only_one = |identity: &str| key(identity).filter(|_| identity == "one");
+    let dtls = DtlsSettings {
+        psk: Some(Arc::new(only_one)),
+        ..settings()
+    };
+    let listener = listen_secured(&workers, dtls);
+    let mut one = SecuredClient::new(listener.address(), "one");
+    assert_eq!(one.ask("Sopen"), "open");
+    let without = DtlsSettings {
+        psk: None,
+        ..settings()
+    };
+    assert!(
+        listener.reload_dtls(&without).is_err(),
+        "nothing to prove who it is"
+    );
+    listener.reload_dtls(&settings()).unwrap();
+    let mut other = SecuredClient::new(listener.address(), "other");
+    assert_eq!(other.ask("Sopen"), "open");
+    assert_eq!(other.ask("Sidentity"), "other");
+    assert_eq!(one.ask("Stext"), "text");
+}
+
+#[test]
 fn what_is_not_sealed_is_dropped() {
     let workers = workers(2, &WorkerConfig::default());
     let listener = listen_secured(&workers, settings());
