@@ -173,6 +173,8 @@ fn peers_are_reached_wherever_they_live() {
     }
     assert!(listener.counters().forwarded > 0);
     assert_eq!(listener.counters().opened, 6);
+    listener.stop();
+    wait_until(|| listener.is_closed());
 }
 
 #[test]
