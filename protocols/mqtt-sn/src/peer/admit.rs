@@ -63,6 +63,7 @@ impl Peer {
             // From now on nobody may wake it, wherever it leaves to, before it sleeps again.
             effects.requests.push(Request::Note(GUARD, None));
         }
+        self.client_id = Some(connected.client.client_id.clone());
         let connection = self.connection(now, connecting, connected, phase);
         self.state = State::Connected(Box::new(connection));
         match goal {
@@ -91,6 +92,7 @@ impl Peer {
             setup,
             will,
             greeting,
+            fallback,
             ..
         } = connecting;
         // Notes of a session that ended with a CleanSession do not come.
@@ -117,6 +119,7 @@ impl Peer {
                 },
                 ..greeting
             },
+            fallback,
             fresh_until: now.after(patience),
             noted,
             asked: Vec::new(),
@@ -178,9 +181,10 @@ impl Peer {
             State::Connecting(connecting) => {
                 // This may be the end of the connection before, that came too late: nobody would miss the new one.
                 Peer::leave(connecting.cause(now), effects);
-                self.say_closed(closing.reason, effects);
+                self.put(&Message::Disconnect(None), effects);
             }
-            State::Connected(_) => self.say_closed(closing.reason, effects),
+            // §6.12, also if another client has taken its session over, or the same one at another address.
+            State::Connected(_) => self.put(&Message::Disconnect(None), effects),
             _ => {}
         }
         let detail = closing
@@ -191,21 +195,14 @@ impl Peer {
     }
 }
 
-impl Peer {
-    /// A client that has gone on elsewhere must not hear of it here: that is its own, earlier address.
-    fn say_closed(&self, reason: ReasonCode, effects: &mut Effects<'_>) {
-        if reason != ReasonCode::SessionTakenOver {
-            self.put(&Message::Disconnect(None), effects);
-        }
-    }
-}
-
 impl Connecting {
     /// How the connection ends if it comes to nothing. A client that sleeps, sleeps on.
     pub(super) fn cause(&self, now: Timestamp) -> DisconnectCause {
-        match self.goal {
-            Goal::Wake { nap: Some(nap) } | Goal::SleepFor { nap, .. } => nap.cause(now),
-            Goal::Wake { nap: None } | Goal::Connect | Goal::Leave => DisconnectCause::ConnectionLost,
+        match (self.goal, self.fallback) {
+            (Goal::Wake { nap: Some(nap) } | Goal::SleepFor { nap, .. }, _) | (_, Some(nap)) => {
+                nap.cause(now)
+            }
+            _ => DisconnectCause::ConnectionLost,
         }
     }
 }

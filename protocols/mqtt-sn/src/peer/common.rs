@@ -12,7 +12,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use broker_core::{ClientInfo, Connected, Effects, MessageParts, Publish, Request, Timestamp};
+use broker_core::{ClientId, ClientInfo, Connected, Effects, MessageParts, Publish, Request, Timestamp};
 
 use super::{Peer, counters::counters, state::State};
 use crate::{
@@ -56,10 +56,6 @@ struct Waiting {
 }
 
 impl Common {
-    pub(super) fn client_id(&self) -> &str {
-        &self.client_id
-    }
-
     /// The broker knows of it.
     pub(super) fn is_known(&self) -> bool {
         matches!(self.stage, Stage::Connecting | Stage::Connected(_))
@@ -96,6 +92,7 @@ impl Peer {
             settings,
             transport: None,
             state: State::Common(Box::new(common)),
+            client_id: Some(ClientId::new(client_id)),
         }
     }
 

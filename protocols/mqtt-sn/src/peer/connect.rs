@@ -1,14 +1,17 @@
 //! CONNECT (§6.2, §6.3), and whose affair a message is in each state.
 
-use broker_core::{DisconnectCause, Effects, ReasonCode, Request, Timestamp, Will};
+use broker_core::{DisconnectCause, Effects, Request, Timestamp, Will};
 
 use super::{
     Peer,
     counters::counters,
     late,
-    state::{Connecting, Connection, Goal, Greeting, Phase, Setup, State},
+    state::{Connecting, Connection, Goal, Greeting, Nap, Phase, Setup, State},
 };
-use crate::codec::{Connect, DecodeError, Message, Publish, PublishQoS, ReturnCode};
+use crate::{
+    Settings,
+    codec::{Connect, DecodeError, Message, Publish, PublishQoS, ReturnCode},
+};
 
 impl Peer {
     pub(super) fn handle_message(&mut self, now: Timestamp, message: Message<'_>, effects: &mut Effects<'_>) {
@@ -78,16 +81,12 @@ impl Peer {
             State::Connected(connection) if connection.greeting.is_late_copy(now, &setup) => {
                 counters().received_duplicate.inc();
             }
-            State::Asleep(asleep) if asleep.greeting.is_late_copy(now, &setup) => {
-                counters().received_duplicate.inc();
+            State::Asleep(asleep) if !setup.will && asleep.greeting.is_late_copy(now, &setup) => {
+                let nap = asleep.nap;
+                self.reconnect(now, setup, nap, effects);
             }
             State::Connected(connection) => {
-                // The client begins anew. One that slept meanwhile goes on from sleep, any other has lost its
-                // connection.
-                let cause = match connection.phase {
-                    Phase::Active => DisconnectCause::ByServer(ReasonCode::SessionTakenOver),
-                    Phase::Awake(nap) | Phase::Drained(nap) => nap.cause(now),
-                };
+                let cause = connection.begins_anew(now, &setup, &self.settings);
                 Peer::leave(cause, effects);
                 self.begin(now, setup, effects);
             }
@@ -143,6 +142,25 @@ impl Peer {
             setup,
             will,
             goal: Goal::Connect,
+            fallback: None,
+            next: None,
+        }));
+    }
+
+    /// A client that has just fallen asleep says its CONNECT again: it has changed its mind, or this is a copy that the
+    /// network has held back. It is connected, but nothing of its session is given up; until it says something more, it
+    /// counts as one that sleeps.
+    fn reconnect(&mut self, now: Timestamp, setup: Setup, nap: Nap, effects: &mut Effects<'_>) {
+        let mut connect = self.setup_request(&setup);
+        connect.clean_start = false;
+        connect.keeps_will = true;
+        effects.requests.push(Request::Connect(Box::new(connect)));
+        self.state = State::Connecting(Box::new(Connecting {
+            greeting: Greeting::new(now, &setup),
+            setup,
+            will: None,
+            goal: Goal::Connect,
+            fallback: Some(nap),
             next: None,
         }));
     }
@@ -154,9 +172,24 @@ impl Connection {
         now < self.fresh_until && self.phase == Phase::Active && self.greeting.print == late::print(setup)
     }
 
+    /// How the connection ends when its client says another CONNECT. It is there, so that it is like one that slept: its
+    /// Will is replaced, discarded or kept as the CONNECT says (§6.3), not published, unless it does not come to the end
+    /// of its CONNECT. A client of another name has taken the place of one that is lost.
+    fn begins_anew(&self, now: Timestamp, setup: &Setup, settings: &Settings) -> DisconnectCause {
+        match self.phase {
+            Phase::Awake(nap) | Phase::Drained(nap) => nap.cause(now),
+            Phase::Active if *self.client.client_id.as_str() == *setup.client_id => {
+                let seconds = settings.idle_timeout.as_secs() + 1;
+                DisconnectCause::Asleep(u32::try_from(seconds).unwrap_or(u32::MAX))
+            }
+            Phase::Active => DisconnectCause::ConnectionLost,
+        }
+    }
+
     /// A message of an admitted client that changes nothing about the connection.
     fn handle_message(&mut self, message: &Message<'_>, io: &mut super::Io<'_, '_>) {
         self.heard_at = io.now;
+        self.fallback = None;
         // A client that goes on knows that it is connected.
         self.fresh_until = self.fresh_until.min(self.greeting.late_until);
         match *message {

@@ -53,7 +53,10 @@ impl Peer {
     pub(super) fn handle_cut(&mut self, now: Timestamp, effects: &mut Effects<'_>) {
         let cause = match &self.state {
             State::Connected(connection) => match connection.phase {
-                Phase::Active => Some(DisconnectCause::ConnectionLost),
+                Phase::Active => Some(match connection.fallback {
+                    Some(nap) => nap.cause(now),
+                    None => DisconnectCause::ConnectionLost,
+                }),
                 Phase::Awake(nap) | Phase::Drained(nap) => Some(nap.cause(now)),
             },
             State::Connecting(connecting) => Some(connecting.cause(now)),

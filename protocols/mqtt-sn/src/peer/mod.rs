@@ -49,7 +49,7 @@ mod will;
 
 use std::sync::Arc;
 
-use broker_core::{Close, Disconnect, DisconnectCause, Effects, Event, Request, Timestamp};
+use broker_core::{ClientId, Close, Disconnect, DisconnectCause, Effects, Event, Request, Timestamp};
 
 use crate::{
     Settings, Transport,
@@ -71,6 +71,8 @@ pub struct Peer {
     /// `None` for the common peer.
     transport: Option<Transport>,
     state: State,
+    /// Outlives the state, for the log line of the connection's end.
+    client_id: Option<ClientId>,
 }
 
 impl Peer {
@@ -81,6 +83,7 @@ impl Peer {
             settings,
             transport: Some(transport),
             state: State::AwaitConnect { until },
+            client_id: None,
         }
     }
 
@@ -206,13 +209,7 @@ impl broker_core::Peer for Peer {
     }
 
     fn client_id(&self) -> Option<&str> {
-        match &self.state {
-            State::Connected(connection) => Some(connection.client.client_id.as_str()),
-            State::FallingAsleep(falling) => Some(falling.asleep.client_id.as_str()),
-            State::Asleep(asleep) => Some(asleep.client_id.as_str()),
-            State::Common(common) => Some(common.client_id()),
-            State::AwaitConnect { .. } | State::AwaitWill(_) | State::Connecting(_) | State::Closed => None,
-        }
+        self.client_id.as_ref().map(ClientId::as_str)
     }
 }
 

@@ -21,10 +21,15 @@ impl Peer {
                 }
                 connection.heard_at = now;
                 connection.shrink(now);
-                match connection.phase {
-                    Phase::Active => self.put(&Message::PingResp, effects),
+                match (connection.phase, connection.fallback.take()) {
+                    // Its CONNECT was a copy: it sleeps, and wakes.
+                    (Phase::Active, Some(nap)) if !client_id.is_empty() => {
+                        self.fall_asleep(now, nap, None, effects);
+                        self.stir(now, Message::PingReq(client_id), effects);
+                    }
+                    (Phase::Active, _) => self.put(&Message::PingResp, effects),
                     // It is being served.
-                    Phase::Awake(_) | Phase::Drained(_) => counters().received_duplicate.inc(),
+                    (Phase::Awake(_) | Phase::Drained(_), _) => counters().received_duplicate.inc(),
                 }
             }
             State::Asleep(asleep) => {
@@ -53,7 +58,7 @@ impl Peer {
         let State::Connected(connection) = &self.state else {
             return;
         };
-        if connection.phase != Phase::Active {
+        if connection.phase != Phase::Active || connection.fallback.is_some() {
             return self.lose(now, "asleep_timeout", "awake for longer than its sleep", effects);
         }
         Peer::leave(DisconnectCause::ByServer(ReasonCode::KeepAliveTimeout), effects);

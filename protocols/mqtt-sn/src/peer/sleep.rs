@@ -158,6 +158,7 @@ impl Peer {
             will: None,
             goal,
             greeting,
+            fallback: None,
             next: None,
         }));
     }
@@ -174,11 +175,13 @@ impl Peer {
         let State::Connected(connection) = &self.state else {
             return;
         };
-        match connection.phase {
-            Phase::Awake(nap) | Phase::Drained(nap) if nap.until > now => {
-                self.fall_asleep(now, nap, None, effects);
-            }
-            _ => {
+        let nap = match connection.phase {
+            Phase::Active => connection.fallback,
+            Phase::Awake(nap) | Phase::Drained(nap) => Some(nap),
+        };
+        match nap.filter(|nap| nap.until > now) {
+            Some(nap) => self.fall_asleep(now, nap, None, effects),
+            None => {
                 Peer::leave(DisconnectCause::ConnectionLost, effects);
                 self.put(&Message::Disconnect(None), effects);
                 self.close(word, detail, effects);

@@ -96,6 +96,8 @@ pub(super) struct Connecting {
     pub(super) will: Option<Box<Will>>,
     pub(super) goal: Goal,
     pub(super) greeting: Greeting,
+    /// See [`Connection::fallback`].
+    pub(super) fallback: Option<Nap>,
     /// A later CONNECT that says something else: it is seen to once the broker has decided about this one, as answers
     /// of the broker do not say to which of two they belong.
     pub(super) next: Option<Setup>,
@@ -134,6 +136,8 @@ pub(super) struct Connection {
     pub(super) will_flag: bool,
     pub(super) heard_at: Timestamp,
     pub(super) greeting: Greeting,
+    /// Its CONNECT came when it had just fallen asleep, and it has said nothing since: it may sleep after all.
+    pub(super) fallback: Option<Nap>,
     /// Until then the same CONNECT may come because its CONNACK was lost: the client has said nothing since.
     pub(super) fresh_until: Timestamp,
     /// What the session has noted of sleep.

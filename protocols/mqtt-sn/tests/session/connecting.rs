@@ -239,16 +239,42 @@ fn the_same_connect_again_is_answered_again_and_another_one_begins_anew() {
 }
 
 #[test]
-fn a_client_that_starts_again_has_lost_its_connection() {
-    let mut net = Net::new();
-    let mut probe = net.probe();
-    probe.subscribe(&mut net.node, "will/#");
-    let client = at(1);
-    connect_with_will(&mut net, &client, clean("c"), "will/a", "one");
-    net.ask(&client, Message::PingReq(""), &[Message::PingResp]);
-    net.pass(40);
-    net.connect(&client, clean("c"));
-    assert_eq!(probe.take(), [got("will/a", "one")]);
+fn a_client_that_starts_again_has_not_lost_its_connection() {
+    // §6.3: what becomes of the old Will is said by the new CONNECT.
+    for (connect, expected) in [(kept("c"), Some(got("will/a", "one"))), (clean("c"), None)] {
+        let mut net = Net::new();
+        let mut probe = net.probe();
+        probe.subscribe(&mut net.node, "will/#");
+        let client = at(1);
+        connect_with_will(&mut net, &client, kept("c"), "will/a", "one");
+        net.ask(&client, Message::PingReq(""), &[Message::PingResp]);
+        net.pass(40);
+        net.connect(&client, connect);
+        net.pass(60);
+        assert_eq!(probe.take(), []);
+        net.pass(40);
+        assert_eq!(probe.take(), Vec::from_iter(expected));
+        net.take(&client);
+    }
+    // Another client in its place, or one that does not come to the end of its CONNECT.
+    for is_other in [true, false] {
+        let mut net = Net::new();
+        let mut probe = net.probe();
+        probe.subscribe(&mut net.node, "will/#");
+        let client = at(1);
+        connect_with_will(&mut net, &client, kept("c"), "will/a", "one");
+        net.pass(41);
+        let client_id = if is_other { "d" } else { "c" };
+        let connect = Connect {
+            will: true,
+            ..clean(client_id)
+        };
+        net.ask(&client, Message::Connect(connect), &[Message::WillTopicReq]);
+        assert_eq!(probe.take().len(), usize::from(is_other));
+        net.pass(60);
+        assert_eq!(probe.take().len(), usize::from(!is_other));
+        net.take(&client);
+    }
 }
 
 #[test]

@@ -276,12 +276,12 @@ fn the_common_client_comes_back_after_it_was_kicked_and_what_came_meanwhile_is_p
 }
 
 #[test]
-fn the_gateway_says_goodbye_to_who_is_kicked_and_nothing_to_who_has_gone_on_elsewhere() {
+fn the_gateway_says_goodbye_to_who_is_kicked_or_taken_over() {
     let mut net = Net::new();
     let client = at(1);
     net.connect(&client, kept("c"));
     net.connect(&at(2), kept("c"));
-    net.expect(&client, &[]);
+    net.expect(&client, &[BYE]);
     net.expect_gone(&client);
     for shard in 0..SHARDS {
         net.node.with_shard(shard, |shard, now| shard.shut_down(now));

@@ -217,6 +217,32 @@ fn a_client_that_is_congested_while_awake_sleeps_on() {
 }
 
 #[test]
+fn a_client_that_has_slept_for_too_long_is_lost_and_has_to_connect() {
+    let mut net = Net::new();
+    let client = asleep(&mut net, true, 100);
+    net.pass(152);
+    net.expect_gone(&client);
+    net.ask(&client, Message::PingReq("c"), &[BYE]);
+    net.connect(&client, kept("c"));
+    net.ask(
+        &client,
+        publish(normal(1025), Q1, 1, "x"),
+        &[puback(1025, 1, InvalidTopicId)],
+    );
+}
+
+#[test]
+fn a_client_may_connect_when_it_has_just_fallen_asleep() {
+    let mut net = Net::new();
+    let mut probe = net.probe();
+    let client = asleep(&mut net, true, 100);
+    net.connect(&client, clean("c"));
+    net.ask(&client, Message::PingReq(""), &[Message::PingResp]);
+    probe.publish(&mut net.node, "a/b", "one", Q0);
+    net.expect(&client, &[register(1025, 1, "a/b")]);
+}
+
+#[test]
 fn the_time_of_a_sleep_begins_with_pingresp() {
     let mut net = Net::new();
     let mut probe = net.probe();
