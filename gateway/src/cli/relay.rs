@@ -16,14 +16,14 @@ const CLIENT_ID_BYTES_MAX: usize = 65_535;
 
 /// Run an MQTT-SN gateway in front of another broker
 ///
-/// MQTT-SN clients (UDP) on one side, a broker that speaks MQTT 3.1.1 (TCP or TLS) on the other. It runs in the foreground, prints
+/// MQTT-SN clients (UDP, DTLS) on one side, a broker that speaks MQTT 3.1.1 (TCP or TLS) on the other. It runs in the foreground, prints
 /// what listens where, then `ready`; SIGTERM tells all clients and ends it.
 ///
 /// By default each client has a connection of its own to the broker, under its own client id: the broker has its session, its
 /// Will and its rules. With --aggregate all clients share one connection, and the gateway has their sessions, in memory.
 ///
-/// The MQTT-SN side is configured with the keys gateway.mqttsn.* in the file of --config, or with --set: listeners, gateway id,
-/// advertisement, predefined topics, retries, roaming, what stands in place of user name and password. `tidegate config explain
+/// The MQTT-SN side is configured with the keys gateway.mqttsn.* (all but mountpoint) in the file of --config, or with --set:
+/// listeners, gateway id, advertisement, predefined topics, retries, roaming, what stands in place of user name and password. `tidegate config explain
 /// gateway.mqttsn` explains them. log.* hold, too; other keys have no meaning here.
 ///
 /// What is kept here is kept in memory. If this process ends, a client that sleeps has to connect again, which it is told when it

@@ -41,6 +41,7 @@ use stats::NodeStats;
 use storage::{Keeper, Storage};
 
 pub use admission::AdmissionError;
+pub(crate) use mqttsn::peer_settings;
 pub use hooks::Extensions;
 pub use storage::RestoreError;
 

@@ -153,7 +153,7 @@ impl endpoint::Peers for CurrentSettings {
 }
 
 /// Settings for the endpoints and peers of a listener.
-fn peer_settings(gateway: &MqttSn, listener: &config::DatagramListener) -> Arc<Settings> {
+pub(crate) fn peer_settings(gateway: &MqttSn, listener: &config::DatagramListener) -> Arc<Settings> {
     let given = |text: &String| (!text.is_empty()).then(|| text.clone());
     let texts = &gateway.clientinfo_override;
     Arc::new(Settings {

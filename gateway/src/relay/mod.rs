@@ -1,12 +1,12 @@
 //! A stand-alone MQTT-SN gateway in front of any broker that speaks MQTT 3.1.1: `tidegate mqttsn-gateway`.
 //!
 //! ```text
-//! datagrams ─► endpoint, peers ── requests ─► [upstream](upstream::Upstream) ── bytes ─► broker
-//!            ◄─    (mqtt_sn)   ◄─  events  ──  transparent or aggregated      ◄─        ──
+//! datagrams ─► endpoint, peers ── requests ─► upstream ── bytes ─► broker
+//!            ◄─    (mqtt_sn)   ◄─  events  ── (a trait) ◄─        ──
 //! ```
 //!
-//! Peers are those of the crate `mqtt_sn`, which otherwise speak with a shard; here a state machine stands in its place. Everything
-//! but [`driver`] is pure. Nothing is stored: what is kept for clients ends with the process.
+//! Peers are those of the crate `mqtt_sn`, which otherwise speak with a shard; here a state machine stands in its place, one for each
+//! [`Mode`]. Everything but the module `driver` is pure. Nothing is stored: what is kept for clients ends with the process.
 
 mod aggregated;
 mod client;

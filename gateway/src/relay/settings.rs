@@ -4,14 +4,8 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
-    sync::Arc,
     time::Duration,
 };
-
-use broker_core::ConnectionInfo;
-use mqtt_sn::{ClientInfoOverride, Predefined, codec::TopicId};
-
-use crate::config::{DatagramListener, MqttSn};
 
 /// The broker's side of the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,52 +146,6 @@ pub fn read_password(path: &Path) -> Result<Vec<u8>, String> {
     let text = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
     Ok(line.strip_suffix(b"\r").unwrap_or(line).to_vec())
-}
-
-/// What endpoints and peers of `listener` are told.
-pub(crate) fn of_listener(settings: &MqttSn, listener: &DatagramListener) -> mqtt_sn::Settings {
-    let mut predefined = Predefined::default();
-    for topic in &settings.predefined {
-        let (id, name) = (TopicId(topic.id), Arc::from(topic.topic.as_str()));
-        match &topic.client {
-            None => predefined.global.insert(id, name),
-            Some(client) => {
-                let client = Arc::from(client.as_str());
-                predefined.clients.entry(client).or_default().insert(id, name)
-            }
-        };
-    }
-    let text = |text: &String| (!text.is_empty()).then(|| text.clone());
-    let from = &settings.clientinfo_override;
-    let session_expiry_secs = settings.session_expiry_interval.as_secs();
-    mqtt_sn::Settings {
-        connection: Arc::new(ConnectionInfo {
-            protocol: "mqtt-sn",
-            proto_name: "MQTT-SN",
-            proto_ver: 1,
-            listener: listener.id().into(),
-            zone: listener.zone.as_str().into(),
-        }),
-        mountpoint: "".into(),
-        gateway_id: settings.gateway_id,
-        advertise_interval: settings.broadcast.address().map(|_| settings.advertise_interval),
-        gwinfo_delay_max: settings.gwinfo_delay,
-        enable_qos3: settings.enable_qos3,
-        idle_timeout: settings.idle_timeout,
-        retry_interval: settings.retry_interval,
-        retry_max: settings.retry_max,
-        max_inflight: settings.max_inflight,
-        max_waiting: settings.max_waiting,
-        max_topic_ids: settings.max_topic_ids,
-        session_expiry_interval: u32::try_from(session_expiry_secs).unwrap_or(u32::MAX),
-        roaming: settings.roaming,
-        predefined: Arc::new(predefined),
-        clientinfo_override: ClientInfoOverride {
-            username: text(&from.username),
-            password: text(&from.password),
-            clientid: text(&from.clientid),
-        },
-    }
 }
 
 #[cfg(test)]

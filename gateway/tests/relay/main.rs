@@ -7,5 +7,6 @@
 
 mod application;
 mod process;
+mod secured;
 mod sensor;
 mod stories;

@@ -122,8 +122,13 @@ pub(crate) fn mosquitto() -> Option<Process> {
     })
 }
 
-/// The gateway in front of a broker.
+/// The gateway in front of a broker; sensors find it at its UDP listener.
 pub(crate) fn gateway(broker: &str, options: &[&str]) -> Process {
+    gateway_at("mqttsn:udp:default", broker, options)
+}
+
+/// The same; sensors find it at this listener.
+pub(crate) fn gateway_at(listener: &str, broker: &str, options: &[&str]) -> Process {
     let mut command = tidegate(&["mqttsn-gateway", "--broker", broker]);
     for setting in [
         "gateway.mqttsn.listeners.udp.default.bind=127.0.0.1:0",
@@ -132,7 +137,7 @@ pub(crate) fn gateway(broker: &str, options: &[&str]) -> Process {
         command.args(["--set", setting]);
     }
     command.args(options);
-    start(command, "mqttsn:udp:default", None)
+    start(command, listener, None)
 }
 
 /// Runs `story` with each broker in each mode.

@@ -11,7 +11,7 @@ use crate::{
     sensor::Sensor,
 };
 
-fn received(topic: &str, qos: u8, retain: bool, payload: &str) -> Received {
+pub(crate) fn received(topic: &str, qos: u8, retain: bool, payload: &str) -> Received {
     (topic.to_owned(), qos, retain, payload.to_owned())
 }
 

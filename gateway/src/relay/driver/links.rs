@@ -59,6 +59,16 @@ impl Links {
         id
     }
 
+    pub(super) fn contains(&self, id: LinkId) -> bool {
+        self.links.contains_key(&id)
+    }
+
+    pub(super) fn remove(&mut self, id: LinkId) {
+        if let Some(link) = self.links.remove(&id) {
+            self.by_place.remove(&link.place);
+        }
+    }
+
     /// Calls a peer. One that ends is forgotten.
     pub(super) fn call(&mut self, id: LinkId, call: impl FnOnce(&mut dyn Peer, &mut Effects<'_>)) -> Left {
         let mut left = Left::default();

@@ -1,6 +1,8 @@
 //! The program around the state machines: sockets, connections to the broker, the clock, signals. One thread.
 
 mod links;
+mod secured;
+mod start;
 mod tcp;
 mod tls;
 mod udp;
@@ -8,34 +10,25 @@ mod udp;
 use std::{
     collections::{HashMap, VecDeque},
     future::poll_fn,
-    io::{self, Write as _},
     net::SocketAddr,
     sync::Arc,
     task::Poll,
     time::Duration,
 };
 
-use broker_core::{Addressed, LinkId, Outbox, Peer, Remote, Request, Stranger, Timestamp, Transmit, Verdict};
+use broker_core::{
+    Addressed, Destination, LinkId, Outbox, Peer, Remote, Request, Stranger, Timestamp, Transmit, Verdict,
+};
 use driver::Clock;
-use mqtt_sn::endpoint::Endpoint;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 
-use super::{
-    aggregated::{Aggregated, Introduction},
-    client::Credentials,
-    connection::Timing,
-    deliveries::QueueLimits,
-    settings::{self, Mode},
-    transparent::Transparent,
-    upstream::{Command, ConnId, Notice, Output, Terms, Transport, Upstream},
-};
-use crate::config::{Bind, DatagramKind, MqttSn};
+use super::upstream::{Command, ConnId, Notice, Output, Transport, Upstream};
 use links::{Left, Links};
+use secured::{Secured, Unsealed};
 use tcp::{Happening, Target, Tcp};
 use udp::Socket;
+
+pub use start::{RunError, run};
 
 /// Largest datagram of UDP.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
@@ -43,56 +36,8 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 /// Datagrams of one socket that are looked at before anything else is.
 const DATAGRAMS_PER_TURN: usize = 64;
 
-/// What the connections to the broker tell, and was not looked at.
-const HAPPENINGS_MAX: usize = 256;
-
 /// Time to take leave of the broker at the end.
 const LEAVE: Duration = Duration::from_secs(3);
-
-/// Why the gateway does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// A setting cannot be used.
-    #[error("{0}")]
-    Settings(String),
-    /// A listener cannot be opened.
-    #[error("cannot listen on {listener} at {bind}: {cause}")]
-    Listen {
-        /// Which.
-        listener: String,
-        /// Where.
-        bind: Bind,
-        /// Why not.
-        cause: io::Error,
-    },
-    /// The operating system refuses something else.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-}
-
-/// Runs the gateway until SIGTERM or SIGINT. Prints on standard output what listens where, then `ready`.
-///
-/// # Errors
-///
-/// If it cannot start.
-pub fn run(upstream: &settings::Upstream, downstream: &MqttSn) -> Result<(), RunError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        // Before the listeners: a signal that comes early must not kill the process half-way.
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let (mut relay, mut happenings) = Relay::start(upstream, downstream).await?;
-        tokio::select! {
-            () = relay.serve(&mut happenings) => {}
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        relay.end(&mut happenings).await;
-        Ok(())
-    })
-}
 
 struct Relay {
     clock: Clock,
@@ -103,121 +48,15 @@ struct Relay {
     target: Arc<Target>,
     tell: mpsc::Sender<(ConnId, Happening)>,
     requests: VecDeque<(LinkId, Request)>,
+    /// What DTLS has left to be done, by socket.
+    sealed: Vec<(usize, Unsealed)>,
     /// When it was last said that there are too many clients.
     refused: Timestamp,
-}
-
-fn seed() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    Ok(u64::from_ne_bytes(bytes))
-}
-
-fn state_machine(settings: &settings::Upstream, seed: u64) -> Box<dyn Upstream> {
-    let terms = Terms {
-        timing: Timing {
-            keep_alive: settings.keep_alive,
-            connect_timeout: Duration::from_secs(30),
-        },
-        queue: QueueLimits {
-            messages: settings.queue_messages,
-            bytes: settings.queue_bytes,
-        },
-        credentials: Credentials {
-            username: settings.username.clone(),
-            password: settings.password.clone(),
-        },
-        sessions_max: settings.sessions_max,
-        seed,
-    };
-    match &settings.mode {
-        Mode::Transparent => Box::new(Transparent::new(terms)),
-        Mode::Aggregated {
-            client_id,
-            is_persistent,
-        } => {
-            let introduction = Introduction {
-                client_id: client_id.clone(),
-                is_persistent: *is_persistent,
-            };
-            Box::new(Aggregated::new(terms, introduction))
-        }
-    }
-}
-
-async fn open_sockets(downstream: &MqttSn) -> Result<Vec<Socket>, RunError> {
-    let mut sockets = Vec::new();
-    for listener in downstream.enabled_listeners() {
-        if listener.kind != DatagramKind::Udp {
-            println!(
-                "not listening {}: this gateway serves UDP without DTLS only",
-                listener.id()
-            );
-            continue;
-        }
-        if !downstream.mountpoint_of(listener).is_empty() {
-            let text = format!("{}: this gateway knows no mountpoints", listener.id());
-            return Err(RunError::Settings(text));
-        }
-        let settings = Arc::new(settings::of_listener(downstream, listener));
-        let endpoint = Box::new(Endpoint::new(settings, true, seed()?));
-        let max = listener.max_connections.unwrap_or(usize::MAX);
-        let broadcast = downstream.broadcast.address();
-        let socket = Socket::open(listener.id(), &listener.bind, broadcast, max, endpoint).await;
-        sockets.push(socket.map_err(|cause| RunError::Listen {
-            listener: listener.id(),
-            bind: listener.bind,
-            cause,
-        })?);
-    }
-    match sockets.is_empty() {
-        true => Err(RunError::Settings(
-            "no UDP listener of gateway.mqttsn is switched on".to_owned(),
-        )),
-        false => Ok(sockets),
-    }
 }
 
 type Happenings = mpsc::Receiver<(ConnId, Happening)>;
 
 impl Relay {
-    async fn start(
-        settings: &settings::Upstream,
-        downstream: &MqttSn,
-    ) -> Result<(Relay, Happenings), RunError> {
-        let tls = match settings.broker.is_tls {
-            true => Some(tls::connector(settings).map_err(RunError::Settings)?),
-            false => None,
-        };
-        let sockets = open_sockets(downstream).await?;
-        let (tell, happenings) = mpsc::channel(HAPPENINGS_MAX);
-        let mut out = io::stdout().lock();
-        for Socket { name, local, .. } in &sockets {
-            writeln!(out, "listening {name} {local}")?;
-        }
-        writeln!(out, "ready")?;
-        out.flush()?;
-        drop(out);
-        let mut relay = Relay {
-            clock: Clock::start(),
-            sockets,
-            links: Links::new(),
-            upstream: state_machine(settings, seed()?),
-            connections: HashMap::new(),
-            target: Arc::new(Target {
-                url: settings.broker.clone(),
-                tls,
-            }),
-            tell,
-            requests: VecDeque::new(),
-            refused: Timestamp::from_millis(0),
-        };
-        let mut output = Output::default();
-        relay.upstream.start(relay.clock.now(), &mut output);
-        relay.settle(output);
-        Ok((relay, happenings))
-    }
-
     /// Until the future is dropped.
     async fn serve(&mut self, happenings: &mut Happenings) {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
@@ -233,7 +72,7 @@ impl Relay {
             tokio::select! {
                 received = receive(sockets, &mut buffer) => {
                     let (socket, len, from) = received;
-                    self.datagram(socket, from, &buffer[..len]);
+                    self.received(socket, from, &buffer[..len]);
                     self.more_datagrams(socket, &mut buffer).await;
                 }
                 happening = happenings.recv() => {
@@ -252,8 +91,13 @@ impl Relay {
             .sockets
             .iter()
             .filter_map(|socket| socket.endpoint.poll_timeout());
+        let secured = self.sockets.iter().filter_map(|socket| socket.secured.as_ref());
+        let associations = secured.filter_map(Secured::poll_timeout);
         let others = [self.links.next(), self.upstream.poll_timeout()];
-        endpoints.chain(others.into_iter().flatten()).min()
+        endpoints
+            .chain(associations)
+            .chain(others.into_iter().flatten())
+            .min()
     }
 
     /// What has come in on the same socket meanwhile.
@@ -267,12 +111,40 @@ impl Relay {
             let Some((len, from)) = next.await else {
                 return;
             };
-            self.datagram(socket, from, &buffer[..len]);
+            self.received(socket, from, &buffer[..len]);
         }
     }
 
-    fn datagram(&mut self, socket: usize, from: SocketAddr, datagram: &[u8]) {
+    /// A datagram as it stands on the wire.
+    fn received(&mut self, socket: usize, from: SocketAddr, datagram: &[u8]) {
         let now = self.clock.now();
+        match &mut self.sockets[socket].secured {
+            None => self.datagram(now, socket, from, datagram),
+            Some(secured) => {
+                let unsealed = secured.receive(now, from, datagram);
+                self.unsealed(now, socket, unsealed);
+            }
+        }
+    }
+
+    /// What DTLS has made of a call.
+    fn unsealed(&mut self, now: Timestamp, socket: usize, unsealed: Vec<Unsealed>) {
+        for one in unsealed {
+            match one {
+                Unsealed::Transmit(to, datagram) => self.sockets[socket].send(&datagram, to),
+                Unsealed::Data(from, plaintext) => self.datagram(now, socket, from, &plaintext),
+                Unsealed::Cut(links) => {
+                    for link in links {
+                        self.call(link, |peer, effects| peer.handle_closed(now, effects));
+                        self.links.remove(link);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a sender says, in the clear.
+    fn datagram(&mut self, now: Timestamp, socket: usize, from: SocketAddr, datagram: &[u8]) {
         let sender = |node| Remote { address: from, node };
         let (remote, inner) = match self.sockets[socket].endpoint.address(datagram) {
             Addressed::Sender(inner) => (sender(None), inner),
@@ -304,18 +176,18 @@ impl Relay {
         datagram: &[u8],
     ) -> Option<LinkId> {
         let here = &mut self.sockets[socket];
+        let identity = here.secured.as_ref();
         let stranger = Stranger {
             remote,
             local: here.local,
-            identity: None,
+            identity: identity.and_then(|secured| secured.identity_of(remote.address)),
         };
         let mut transmits: Vec<Transmit> = Vec::new();
         let verdict = here
             .endpoint
             .handle_stranger(now, &stranger, datagram, &mut transmits);
-        for transmit in &transmits {
-            here.transmit(transmit);
-        }
+        self.transmit(now, socket, &transmits);
+        let here = &mut self.sockets[socket];
         match verdict {
             Verdict::Done => None,
             Verdict::Drop(word) => {
@@ -332,7 +204,13 @@ impl Relay {
                 }
                 None
             }
-            Verdict::Open(peer) => Some(self.links.insert(peer, (socket, Some(remote.clone())))),
+            Verdict::Open(peer) => {
+                let link = self.links.insert(peer, (socket, Some(remote.clone())));
+                if let Some(secured) = &mut here.secured {
+                    secured.add(remote.address, link, |link| self.links.contains(link));
+                }
+                Some(link)
+            }
         }
     }
 
@@ -370,14 +248,15 @@ impl Relay {
     /// Everything whose time has come.
     fn fire(&mut self) {
         let now = self.clock.now();
-        for socket in &mut self.sockets {
+        for index in 0..self.sockets.len() {
+            let socket = &mut self.sockets[index];
             let mut transmits = Vec::new();
             if socket.endpoint.poll_timeout().is_some_and(|at| at <= now) {
                 socket.endpoint.handle_timeout(now, &mut transmits);
             }
-            for transmit in &transmits {
-                socket.transmit(transmit);
-            }
+            let unsealed = socket.secured.as_mut().map(|secured| secured.handle_timeout(now));
+            self.transmit(now, index, &transmits);
+            self.unsealed(now, index, unsealed.unwrap_or_default());
         }
         while let Some(link) = self.links.pop_due(now) {
             self.call(link, |peer, effects| peer.handle_timeout(now, effects));
@@ -404,7 +283,7 @@ impl Relay {
         self.requests
             .extend(requests.into_iter().map(|request| (link, request)));
         if let Some((socket, Some(remote))) = &place {
-            self.send(*socket, remote.address, wire);
+            self.send_all(self.clock.now(), *socket, remote.address, wire);
         }
         if let Some((close, client_id)) = closed {
             tracing::debug!(
@@ -416,10 +295,41 @@ impl Relay {
         }
     }
 
-    fn send(&self, socket: usize, to: SocketAddr, mut wire: Outbox) {
+    fn send_all(&mut self, now: Timestamp, socket: usize, to: SocketAddr, mut wire: Outbox) {
         while let Some(datagram) = wire.datagram() {
-            self.sockets[socket].send(datagram, to);
+            self.send(now, socket, to, datagram);
             wire.pop_datagram();
+        }
+    }
+
+    /// Sends what a peer or an endpoint says.
+    fn send(&mut self, now: Timestamp, socket: usize, to: SocketAddr, datagram: &[u8]) {
+        let here = &mut self.sockets[socket];
+        match &mut here.secured {
+            None => here.send(datagram, to),
+            Some(secured) => self.sealed.extend(
+                secured
+                    .send(now, to, datagram)
+                    .into_iter()
+                    .map(|unsealed| (socket, unsealed)),
+            ),
+        }
+    }
+
+    fn transmit(&mut self, now: Timestamp, socket: usize, transmits: &[Transmit]) {
+        for Transmit { to, datagram } in transmits {
+            match to {
+                Destination::Remote(remote) => self.send(now, socket, remote.address, datagram),
+                Destination::Broadcast { radius } => self.sockets[socket].broadcast(datagram, *radius),
+            }
+        }
+        self.flush(now);
+    }
+
+    /// What was sealed goes out. An association that can seal no more ends.
+    fn flush(&mut self, now: Timestamp) {
+        for (socket, unsealed) in std::mem::take(&mut self.sealed) {
+            self.unsealed(now, socket, vec![unsealed]);
         }
     }
 
@@ -440,7 +350,7 @@ impl Relay {
                 Some((link, request)) => {
                     self.upstream.handle_request(now, link, request, &mut output);
                 }
-                None if output.is_empty() => return,
+                None if output.is_empty() => return self.flush(now),
                 None => {}
             }
         }
@@ -482,6 +392,12 @@ impl Relay {
         let mut output = Output::default();
         self.upstream.shutdown(self.clock.now(), &mut output);
         self.settle(output);
+        let now = self.clock.now();
+        for index in 0..self.sockets.len() {
+            let secured = self.sockets[index].secured.as_mut();
+            let unsealed = secured.map(Secured::close_all).unwrap_or_default();
+            self.unsealed(now, index, unsealed);
+        }
         let closed = async {
             while !self.connections.is_empty() {
                 if let Some((id, Happening::Closed(_))) = happenings.recv().await {

@@ -6,9 +6,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use broker_core::{Destination, Endpoint, LinkId, Transmit};
+use broker_core::{Endpoint, LinkId};
 use tokio::{io::ReadBuf, net::UdpSocket};
 
+use super::secured::Secured;
 use crate::config::Bind;
 
 /// A socket with its endpoint.
@@ -22,6 +23,8 @@ pub(super) struct Socket {
     pub(super) common: Option<LinkId>,
     broadcast: Option<SocketAddr>,
     pub(super) max_connections: usize,
+    /// DTLS, if it is spoken here.
+    pub(super) secured: Option<Secured>,
 }
 
 /// IP time to live of what an endpoint sends to everyone, where it does not say how far.
@@ -34,7 +37,10 @@ impl Socket {
         broadcast: Option<SocketAddr>,
         max_connections: usize,
         endpoint: Box<dyn Endpoint>,
+        secured: Option<Secured>,
     ) -> io::Result<Socket> {
+        // Nobody has an association with everyone.
+        let broadcast = broadcast.filter(|_| secured.is_none());
         let socket = bind_one(&bind.candidates(), broadcast).await?;
         match broadcast.map(|address| address.ip()) {
             Some(IpAddr::V4(group)) if group.is_multicast() => {
@@ -52,6 +58,7 @@ impl Socket {
             common: None,
             broadcast,
             max_connections,
+            secured,
         })
     }
 
@@ -73,24 +80,20 @@ impl Socket {
         }
     }
 
-    pub(super) fn transmit(&self, transmit: &Transmit) {
-        match &transmit.to {
-            Destination::Remote(remote) => self.send(&transmit.datagram, remote.address),
-            Destination::Broadcast { radius } => {
-                let Some(to) = self.broadcast else {
-                    return;
-                };
-                let hops = radius.map_or(HOPS, u32::from);
-                let set = match to.ip() {
-                    IpAddr::V4(ip) if ip.is_multicast() => self.socket.set_multicast_ttl_v4(hops),
-                    // A broadcast stays in its network, and the hops of IPv6 multicast are one by default.
-                    _ => Ok(()),
-                };
-                match set {
-                    Ok(()) => self.send(&transmit.datagram, to),
-                    Err(error) => tracing::warn!(%to, %error, "a broadcast was not sent"),
-                }
-            }
+    /// Sends to everyone, so many hops far.
+    pub(super) fn broadcast(&self, datagram: &[u8], radius: Option<u8>) {
+        let Some(to) = self.broadcast else {
+            return;
+        };
+        let hops = radius.map_or(HOPS, u32::from);
+        let set = match to.ip() {
+            IpAddr::V4(ip) if ip.is_multicast() => self.socket.set_multicast_ttl_v4(hops),
+            // A broadcast stays in its network, and the hops of IPv6 multicast are one by default.
+            _ => Ok(()),
+        };
+        match set {
+            Ok(()) => self.send(datagram, to),
+            Err(error) => tracing::warn!(%to, %error, "a broadcast was not sent"),
         }
     }
 }
