@@ -7,9 +7,13 @@ use std::{
 
 use crate::{Message, SubscribeOptions, SubscriptionIds, Timestamp};
 
-/// The replays of one session, in the order in which they began; one per filter.
+/// The replays of one session, in the order in which they began; one per filter. Mostly there are none, and then they
+/// take no memory of their own.
 #[derive(Debug, Default)]
-pub(crate) struct Replays {
+pub(crate) struct Replays(Option<Box<Begun>>);
+
+#[derive(Debug, Default)]
+struct Begun {
     by_number: BTreeMap<u64, Replay>,
     numbers: BTreeMap<Arc<str>, u64>,
 }
@@ -20,52 +24,67 @@ impl Replays {
 
     /// Adds one behind the others. There must be none of its filter.
     pub(crate) fn push(&mut self, replay: Replay) {
-        self.numbers.insert(Arc::clone(&replay.filter), replay.number);
-        self.by_number.insert(replay.number, replay);
+        let begun = self.0.get_or_insert_default();
+        begun.numbers.insert(Arc::clone(&replay.filter), replay.number);
+        begun.by_number.insert(replay.number, replay);
     }
 
     /// Takes out that of a filter.
     pub(crate) fn remove(&mut self, filter: &str) -> Option<Replay> {
-        let number = self.numbers.remove(filter)?;
-        self.by_number.remove(&number)
+        let begun = self.0.as_mut()?;
+        let number = begun.numbers.remove(filter)?;
+        let replay = begun.by_number.remove(&number);
+        self.forget_if_over();
+        replay
     }
 
     /// The subscription on `filter` gets live what is published from now on.
     pub(crate) fn begin(&mut self, filter: &str, now: Timestamp) {
-        let number = self.numbers.get(filter).copied();
-        if let Some(replay) = number.and_then(|number| self.by_number.get_mut(&number)) {
+        let Some(begun) = &mut self.0 else { return };
+        let number = begun.numbers.get(filter);
+        if let Some(replay) = number.and_then(|number| begun.by_number.get_mut(number)) {
             replay.since = replay.since.min(now);
         }
     }
 
     pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Replay> {
-        self.by_number.get_mut(&number)
+        self.0.as_mut()?.by_number.get_mut(&number)
     }
 
     /// The oldest: the one that sends.
     pub(crate) fn first_mut(&mut self) -> Option<&mut Replay> {
-        self.by_number
-            .first_entry()
-            .map(btree_map::OccupiedEntry::into_mut)
+        let first = self.0.as_mut()?.by_number.first_entry();
+        first.map(btree_map::OccupiedEntry::into_mut)
     }
 
     pub(crate) fn pop_first(&mut self) -> Option<Replay> {
-        let (_, replay) = self.by_number.pop_first()?;
-        self.numbers.remove(&replay.filter);
+        let begun = self.0.as_mut()?;
+        let (_, replay) = begun.by_number.pop_first()?;
+        begun.numbers.remove(&replay.filter);
+        self.forget_if_over();
         Some(replay)
     }
 
     /// Those that may have asked for something.
     pub(crate) fn asking(&mut self) -> impl Iterator<Item = &mut Replay> {
-        self.by_number.values_mut().take(Replays::ASKING)
+        let begun = self.0.iter_mut();
+        begun
+            .flat_map(|begun| begun.by_number.values_mut())
+            .take(Replays::ASKING)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Replay> {
-        self.by_number.values()
+        self.0.iter().flat_map(|begun| begun.by_number.values())
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_number.len()
+        self.0.as_ref().map_or(0, |begun| begun.by_number.len())
+    }
+
+    fn forget_if_over(&mut self) {
+        if self.len() == 0 {
+            self.0 = None;
+        }
     }
 }
 
