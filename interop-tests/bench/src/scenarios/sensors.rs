@@ -78,7 +78,7 @@ impl Task for Sleep {
     }
 }
 
-/// Each publishes with QoS 1, one message after the other, until the time is over.
+/// Each publishes with QoS 1, one message whenever it is its turn, until the time is over.
 struct Publish<'a> {
     topic_ids: &'a [[u8; 2]],
     data: Vec<u8>,
@@ -88,28 +88,19 @@ struct Publish<'a> {
     refused: u64,
 }
 
-impl Publish<'_> {
-    fn next(&mut self, sensor: usize) -> Vec<u8> {
+impl Task for Publish<'_> {
+    fn begin(&mut self, sensor: usize) -> Vec<u8> {
         self.msg_id = self.msg_id.checked_add(1).unwrap_or(1);
         sn::publish(sn::QOS_1, self.topic_ids[sensor], self.msg_id, &self.data)
     }
-}
 
-impl Task for Publish<'_> {
-    fn begin(&mut self, sensor: usize) -> Vec<u8> {
-        self.next(sensor)
-    }
-
-    fn hear(&mut self, sensor: usize, frame: Frame<'_>) -> Next {
+    fn hear(&mut self, _: usize, frame: Frame<'_>) -> Next {
         match frame {
             Frame::PubAck(0) => self.acknowledged += 1,
             Frame::PubAck(_) => self.refused += 1,
             _ => return Next::Wait,
         }
-        if self.is_over() {
-            return Next::Done;
-        }
-        Next::Request(self.next(sensor))
+        Next::Done
     }
 
     fn is_over(&self) -> bool {
@@ -203,7 +194,7 @@ pub(crate) fn run(run: &mut Run) -> Result<(), Box<dyn Error>> {
             acknowledged: 0,
             refused: 0,
         };
-        fleet.run(&mut publish, asleep..sensors, sensors - asleep, PATIENCE)?;
+        fleet.run(&mut publish, (asleep..sensors).cycle(), under_way, PATIENCE)?;
         end(run, phase, "publish", "message", publish.acknowledged);
         run.report.number("refused", publish.refused as f64);
     }
