@@ -15,7 +15,8 @@ from adapters import PahoPython, Subscriber, unique
 from sn_adapters import CLIENTS, PREDEFINED, SnClient
 
 from harness import broker as brokers
-from harness import mqttsn, wire
+from harness import wire
+from harness.sensor import Sensor
 
 PYTHON = PahoPython()
 SETTINGS = {
@@ -146,7 +147,7 @@ def test_will(self: SnCase, client: SnClient) -> None:
     self.settle(topic, reader)
     reader.close()
     # Its place is taken by another, and that is its end.
-    heir = mqttsn.Sensor(self.broker.mqttsn(), client_id)
+    heir = Sensor(self.broker.mqttsn(), client_id)
     self.addCleanup(heir.close)
     heir.connect()
     found = watcher.message()

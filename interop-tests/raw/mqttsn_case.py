@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from harness import broker as brokers
 from harness import case, lossy, mqttsn, wire
 from harness.case import unique
-from harness.mqttsn import Endpoint, Sensor
+from harness.mqttsn import Endpoint
+from harness.sensor import Sensor
 from harness.wire import V5
 
 NODE = "node@here"

@@ -12,7 +12,8 @@ from mqttsn_case import SnCase, settings
 from harness import broker as brokers
 from harness import mqttsn
 from harness.case import unique
-from harness.mqttsn import CONGESTION, Will
+from harness.mqttsn import CONGESTION
+from harness.sensor import Will
 from harness.wire import V5
 
 OVERRIDE = "gateway.mqttsn.clientinfo_override."

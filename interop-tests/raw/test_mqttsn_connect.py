@@ -9,7 +9,7 @@ from mqttsn_case import SnCase
 
 from harness import mqttsn, wire
 from harness.case import unique
-from harness.mqttsn import Will
+from harness.sensor import Sensor, Will
 from harness.wire import V5, V311
 
 
@@ -215,13 +215,13 @@ class KeepAlive(SnCase):
 
 
 class WillUpdates(SnCase):
-    def lose(self, sensor: mqttsn.Sensor) -> None:
+    def lose(self, sensor: Sensor) -> None:
         sensor.await_kind(mqttsn.DISCONNECT, seconds=10)
 
-    def update(self, sensor: mqttsn.Sensor, message: bytes, answer: int) -> int:
+    def update(self, sensor: Sensor, message: bytes, answer: int) -> int:
         return sensor.request(message, answer).code
 
-    def topic(self, sensor: mqttsn.Sensor, topic: str | None, qos: int = 0, retain: bool = False) -> int:
+    def topic(self, sensor: Sensor, topic: str | None, qos: int = 0, retain: bool = False) -> int:
         return self.update(sensor, mqttsn.willtopic(topic, qos, retain, mqttsn.WILLTOPICUPD), mqttsn.WILLTOPICRESP)
 
     def test_topic_and_message_change(self) -> None:

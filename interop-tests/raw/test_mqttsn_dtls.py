@@ -13,7 +13,7 @@ from mqttsn_case import SnCase, settings
 from harness import broker as brokers
 from harness import dtls, mqttsn
 from harness.case import unique
-from harness.mqttsn import Sensor
+from harness.sensor import Lost, Sensor
 from harness.wire import V5
 
 LISTENER = "gateway.mqttsn.listeners.dtls.default."
@@ -65,7 +65,7 @@ class DtlsCase(SnCase):
 
     def assert_refused(self, options: list[str]) -> None:
         sensor = self.secure(options)
-        with self.assertRaises((dtls.Refused, mqttsn.Lost)):
+        with self.assertRaises((dtls.Refused, Lost)):
             sensor.connect()
 
     def exchange(self, sensor: Sensor, prefix: str) -> None:

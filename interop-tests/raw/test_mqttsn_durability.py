@@ -12,7 +12,7 @@ from mqttsn_case import SnCase
 from harness import broker as brokers
 from harness import mqttsn, wire
 from harness.case import unique
-from harness.mqttsn import Will
+from harness.sensor import Will
 from harness.wire import V5
 
 

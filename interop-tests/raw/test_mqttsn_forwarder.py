@@ -8,7 +8,8 @@ from mqttsn_case import PREDEFINED, SnCase
 
 from harness import mqttsn
 from harness.case import unique
-from harness.mqttsn import Endpoint, Sensor
+from harness.mqttsn import Endpoint
+from harness.sensor import Sensor
 from harness.wire import V5
 
 

@@ -11,6 +11,7 @@ from mqttsn_case import SnCase, settings
 
 from harness import mqttsn
 from harness.case import unique
+from harness.sensor import Sensor
 from harness.wire import V5
 
 TRUNCATED = [
@@ -101,11 +102,11 @@ class Malformed(SnCase):
                     pass
                 sensor.close()
 
-    def asleep(self, sensor: mqttsn.Sensor) -> None:
+    def asleep(self, sensor: Sensor) -> None:
         sensor.connect()
         sensor.sleep(60)
 
-    def awaiting_will(self, sensor: mqttsn.Sensor) -> None:
+    def awaiting_will(self, sensor: Sensor) -> None:
         sensor.send(mqttsn.connect(sensor.client_id, will=True))
         sensor.expect(mqttsn.WILLTOPICREQ)
 

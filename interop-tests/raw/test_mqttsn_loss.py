@@ -9,7 +9,7 @@ from mqttsn_case import SnCase
 from harness import lossy, mqttsn
 from harness.case import unique
 from harness.lossy import DOWN, UP
-from harness.mqttsn import Sensor, Will
+from harness.sensor import Sensor, Will
 from harness.wire import V5
 
 ACTIONS = ("lose", "double", "swap")

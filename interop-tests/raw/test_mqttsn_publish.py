@@ -7,6 +7,7 @@ from mqttsn_case import RETRY_SECONDS, SnCase, settings
 from harness import mqttsn, wire
 from harness.case import unique
 from harness.mqttsn import DUP
+from harness.sensor import Will
 from harness.wire import V5, VERSIONS
 
 ACL = '{deny, all, publish, ["predefined/denied", "no"]}.\n{allow, all}.\n'
@@ -149,7 +150,7 @@ class ToTheSensor(SnCase):
     def test_a_sensor_that_never_answers_is_lost(self) -> None:
         name, will = unique("mute/"), unique("will/")
         watcher = self.watch(will)
-        sensor = self.sensor(will=mqttsn.Will(will, b"mute"), duration=0)
+        sensor = self.sensor(will=Will(will, b"mute"), duration=0)
         sensor.subscribe(name, 1)
         self.client(V5).publish(name, b"x", 1)
         count = 0
@@ -255,7 +256,7 @@ class Mountpoint(SnCase):
     settings = settings(mountpoint="field/")
 
     def test_topics_of_sensors_are_below_it(self) -> None:
-        watcher, sensor = self.watch("field/#"), self.sensor(will=mqttsn.Will("will", b"w"), duration=2)
+        watcher, sensor = self.watch("field/#"), self.sensor(will=Will("will", b"w"), duration=2)
         name = unique("m/")
         sensor.publish(sensor.register(name), b"up", 1)
         found = watcher.take()

@@ -8,7 +8,7 @@ from mqttsn_case import RETRY_SECONDS, SnCase, settings
 
 from harness import mqttsn, wire
 from harness.case import unique
-from harness.mqttsn import Sensor, Will
+from harness.sensor import Sensor, Will
 from harness.wire import V5
 
 
