@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker_core::{ClientInfo, Message, MessageParts, PacketId, QoS, ReasonCode, Timestamp};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use mqtt::codec::{Ack, DecodeError, Decoder, EncodeError, Packet, ProtocolVersion, Publish, Sender};
 
 use super::upstream::{Command, ConnId, Output};
@@ -80,7 +80,7 @@ pub(crate) struct Connection {
     timing: Timing,
     phase: Phase,
     /// The CONNECT, sent once the transport is open.
-    connect: Bytes,
+    connect: BytesMut,
     input: BytesMut,
     /// Bytes of a packet that is skipped, still to come.
     skip: usize,
@@ -111,7 +111,7 @@ impl Connection {
             id,
             timing,
             phase: Phase::Joining(now.after(timing.connect_timeout)),
-            connect: bytes.freeze(),
+            connect: bytes,
             input: BytesMut::new(),
             skip: 0,
             last_sent: now,
@@ -146,22 +146,19 @@ impl Connection {
         if self.phase != Phase::Open {
             return false;
         }
-        let mut bytes = BytesMut::new();
-        if packet.encode(ProtocolVersion::V4, u32::MAX, &mut bytes).is_err() {
+        // Packets of one turn travel together.
+        let is_same = |command: &Command| matches!(command, Command::Send(id, _) if *id == self.id);
+        if !out.commands.last().is_some_and(is_same) {
+            out.commands.push(Command::Send(self.id, BytesMut::new()));
+        }
+        let Some(Command::Send(_, bytes)) = out.commands.last_mut() else {
             return false;
+        };
+        let is_written = packet.encode(ProtocolVersion::V4, u32::MAX, bytes).is_ok();
+        if is_written {
+            self.last_sent = now;
         }
-        self.last_sent = now;
-        match out.commands.last_mut() {
-            // Packets of one turn travel together.
-            Some(Command::Send(id, waiting)) if *id == self.id => {
-                let mut joined = BytesMut::with_capacity(waiting.len() + bytes.len());
-                joined.extend_from_slice(waiting);
-                joined.extend_from_slice(&bytes);
-                *waiting = joined.freeze();
-            }
-            _ => out.commands.push(Command::Send(self.id, bytes.freeze())),
-        }
-        true
+        is_written
     }
 
     /// An application message.

@@ -2,7 +2,7 @@
 //! in, values out, for either [`Mode`](super::settings::Mode).
 
 use broker_core::{Event, LinkId, Request, Timestamp};
-use bytes::Bytes;
+use bytes::BytesMut;
 
 use super::{client::Credentials, connection::Timing, deliveries::QueueLimits};
 
@@ -16,7 +16,7 @@ pub(crate) enum Command {
     /// Open it. Answered by [`Transport::Opened`] or [`Transport::Closed`].
     Open(ConnId),
     /// Send this.
-    Send(ConnId, Bytes),
+    Send(ConnId, BytesMut),
     /// Read no more from it.
     Pause(ConnId),
     /// Read on.

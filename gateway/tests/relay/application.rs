@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::TcpStream,
 };
 
@@ -86,7 +86,10 @@ impl Application {
                 return packet.packet_type();
             }
             let mut buffer = [0; 4096];
-            let len = self.stream.read(&mut buffer).unwrap();
+            let len = match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.unwrap(),
+            };
             assert!(len > 0, "the broker has closed the connection");
             self.input.extend_from_slice(&buffer[..len]);
         }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io::ErrorKind,
     net::{Ipv4Addr, UdpSocket},
     time::Instant,
 };
@@ -47,10 +48,19 @@ impl Sensor {
         self.socket.send(&bytes).unwrap();
     }
 
+    fn receive(&self, buffer: &mut [u8]) -> usize {
+        loop {
+            match self.socket.recv(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => return received.unwrap(),
+            }
+        }
+    }
+
     /// Gives the next datagram to `read`.
     pub(crate) fn next<T>(&self, read: impl FnOnce(Message<'_>) -> T) -> T {
         let mut buffer = [0; 2048];
-        let len = self.socket.recv(&mut buffer).unwrap();
+        let len = self.receive(&mut buffer);
         read(Message::decode(&buffer[..len]).unwrap())
     }
 
@@ -175,7 +185,7 @@ impl Sensor {
     pub(crate) fn message(&mut self) -> Option<Received> {
         loop {
             let mut buffer = [0; 2048];
-            let len = self.socket.recv(&mut buffer).unwrap();
+            let len = self.receive(&mut buffer);
             match Message::decode(&buffer[..len]).unwrap() {
                 Message::PingResp => return None,
                 Message::Register {

@@ -96,6 +96,7 @@ impl Aggregated {
             subscriptions: BTreeSet::new(),
             publishing: BTreeMap::new(),
             was_full: false,
+            armed: Timestamp::NEVER,
         };
         self.sessions.insert(key, session);
         Some(key)

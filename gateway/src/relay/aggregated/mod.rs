@@ -88,6 +88,8 @@ struct Session {
     /// Messages of QoS 1 and 2 of the client, by its packet identifiers, to the broker's.
     publishing: BTreeMap<PacketId, PacketId>,
     was_full: bool,
+    /// A timer is armed for this time or an earlier one.
+    armed: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,8 +276,12 @@ impl Aggregated {
     }
 
     fn arm(&mut self, key: SessionKey) {
-        if let Some(session) = self.sessions.get(&key) {
-            self.timers.arm(session.deadline(), key);
+        if let Some(session) = self.sessions.get_mut(&key) {
+            let at = session.deadline();
+            if at < session.armed {
+                session.armed = at;
+                self.timers.arm(at, key);
+            }
         }
     }
 
@@ -367,13 +373,20 @@ impl Upstream for Aggregated {
             None => {}
         }
         while let Some(key) = self.timers.pop_due(now) {
-            let presence = self.sessions.get(&key).map(|session| session.presence);
-            match presence {
-                Some(Presence::Asleep(until)) if until <= now => {
+            let Some(session) = self.sessions.get_mut(&key) else {
+                continue;
+            };
+            // Left over from before it was armed for a later time.
+            if session.armed > now {
+                continue;
+            }
+            session.armed = Timestamp::NEVER;
+            match session.presence {
+                Presence::Asleep(until) if until <= now => {
                     self.disconnect(now, key, DisconnectCause::ConnectionLost, out);
                 }
-                Some(Presence::Away(until)) if until <= now => self.end(now, key, out),
-                _ => {}
+                Presence::Away(until) if until <= now => self.end(now, key, out),
+                _ => self.arm(key),
             }
         }
     }

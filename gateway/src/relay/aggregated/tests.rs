@@ -457,3 +457,16 @@ fn a_broker_that_falls_silent_is_left() {
     let seen = bench.seen();
     assert_eq!(seen[..2], ["1 < PINGREQ", "close 1"]);
 }
+
+#[test]
+fn a_client_that_sleeps_often_has_one_timer() {
+    let mut bench = two();
+    bench.request(1, guard("g"));
+    for round in 0..100 {
+        let seconds = if round % 2 == 0 { 30 } else { 50 };
+        bench.request(1, leave(DisconnectCause::Asleep(seconds)));
+        bench.wait(Duration::from_secs(20)).packet(1, &Packet::PingResp);
+        bench.request(1, wake("a", "g")).seen();
+    }
+    assert!(bench.upstream.timers.len() < 5);
+}

@@ -108,6 +108,10 @@ impl Links {
             let Some(link) = self.links.get_mut(&id) else {
                 continue;
             };
+            // Left over from before it was armed for a later time.
+            if link.armed > now {
+                continue;
+            }
             link.armed = Timestamp::NEVER;
             match link.peer.poll_timeout() {
                 Some(at) if at <= now => return Some(id),

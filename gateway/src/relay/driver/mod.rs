@@ -363,7 +363,10 @@ impl Relay {
                 self.connections.insert(id, tcp);
             }
             Command::Send(id, bytes) => {
-                let is_taken = self.connections.get(&id).is_none_or(|tcp| tcp.send(bytes));
+                let is_taken = self
+                    .connections
+                    .get(&id)
+                    .is_none_or(|tcp| tcp.send(bytes.freeze()));
                 if !is_taken {
                     self.connections.remove(&id);
                     let closed = Transport::Closed("the broker does not take what is sent");

@@ -126,10 +126,8 @@ async fn open_sockets(downstream: &MqttSn) -> Result<Vec<Socket>, RunError> {
         }
         let settings = peer_settings(downstream, listener);
         let endpoint = Box::new(Endpoint::new(settings, true, seed()?));
-        let max = listener.max_connections.unwrap_or(usize::MAX);
-        let broadcast = downstream.broadcast.address();
-        let secured = secured(listener, max)?;
-        let socket = Socket::open(listener.id(), &listener.bind, broadcast, max, endpoint, secured).await;
+        let secured = secured(listener)?;
+        let socket = Socket::open(listener, downstream.broadcast.address(), endpoint, secured).await;
         sockets.push(socket.map_err(|cause| RunError::Listen {
             listener: listener.id(),
             bind: listener.bind,
@@ -145,7 +143,7 @@ async fn open_sockets(downstream: &MqttSn) -> Result<Vec<Socket>, RunError> {
 }
 
 /// The DTLS of a listener; `None`, if it speaks none.
-fn secured(listener: &DatagramListener, associations_max: usize) -> Result<Option<Secured>, RunError> {
+fn secured(listener: &DatagramListener) -> Result<Option<Secured>, RunError> {
     let located = |error: String| RunError::Settings(format!("{}: {error}", listener.key()));
     let psk: Option<PskLookup> = match &listener.dtls.psk_file {
         None => None,
@@ -158,6 +156,7 @@ fn secured(listener: &DatagramListener, associations_max: usize) -> Result<Optio
         return Ok(None);
     };
     let server = DtlsServer::load(&dtls).map_err(|error| located(error.to_string()))?;
+    let associations_max = listener.max_connections.unwrap_or(usize::MAX);
     Secured::new(server, associations_max).map(Some)
 }
 

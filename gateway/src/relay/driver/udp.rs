@@ -7,10 +7,11 @@ use std::{
 };
 
 use broker_core::{Endpoint, LinkId};
+use socket2::SockRef;
 use tokio::{io::ReadBuf, net::UdpSocket};
 
 use super::secured::Secured;
-use crate::config::Bind;
+use crate::config::DatagramListener;
 
 /// A socket with its endpoint.
 pub(super) struct Socket {
@@ -31,17 +32,23 @@ pub(super) struct Socket {
 const HOPS: u32 = 1;
 
 impl Socket {
+    /// Opens the socket of `listener`.
     pub(super) async fn open(
-        name: String,
-        bind: &Bind,
+        listener: &DatagramListener,
         broadcast: Option<SocketAddr>,
-        max_connections: usize,
         endpoint: Box<dyn Endpoint>,
         secured: Option<Secured>,
     ) -> io::Result<Socket> {
         // Nobody has an association with everyone.
         let broadcast = broadcast.filter(|_| secured.is_none());
-        let socket = bind_one(&bind.candidates(), broadcast).await?;
+        let socket = bind_one(&listener.bind.candidates(), broadcast).await?;
+        let options = SockRef::from(&socket);
+        if let Some(bytes) = listener.recbuf {
+            options.set_recv_buffer_size(bytes)?;
+        }
+        if let Some(bytes) = listener.sndbuf {
+            options.set_send_buffer_size(bytes)?;
+        }
         match broadcast.map(|address| address.ip()) {
             Some(IpAddr::V4(group)) if group.is_multicast() => {
                 socket.join_multicast_v4(group, Ipv4Addr::UNSPECIFIED)?;
@@ -51,13 +58,13 @@ impl Socket {
             None => {}
         }
         Ok(Socket {
-            name,
+            name: listener.id(),
             local: socket.local_addr()?,
             socket,
             endpoint,
             common: None,
             broadcast,
-            max_connections,
+            max_connections: listener.max_connections.unwrap_or(usize::MAX),
             secured,
         })
     }

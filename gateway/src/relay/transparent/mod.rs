@@ -379,6 +379,10 @@ impl Upstream for Transparent {
             let Some(line) = self.lines.get_mut(key) else {
                 continue;
             };
+            // Left over from before it was armed for a later time, or of another line.
+            if line.armed > now {
+                continue;
+            }
             line.armed = Timestamp::NEVER;
             let kept = match &mut line.connection {
                 Some(connection) => connection.handle_timeout(now, out),

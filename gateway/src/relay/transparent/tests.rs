@@ -427,3 +427,16 @@ fn the_end_of_the_gateway_is_no_loss_of_clients() {
     assert_eq!(out.commands.len(), 4, "DISCONNECT and close, twice: {out:?}");
     assert!(matches!(&out.events[..], [(link, _)] if link.0 == 2));
 }
+
+#[test]
+fn a_client_that_sleeps_often_has_one_timer() {
+    let mut bench = asleep(client("a"));
+    for round in 0..100 {
+        bench.request(1, wake("a", "g"));
+        let seconds = if round % 2 == 0 { 30 } else { 50 };
+        bench.request(1, leave(DisconnectCause::Asleep(seconds)));
+        bench.wait(Duration::from_secs(20)).packet(1, &Packet::PingResp);
+        bench.seen();
+    }
+    assert!(bench.upstream.timers.len() < 5);
+}
