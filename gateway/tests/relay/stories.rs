@@ -167,6 +167,31 @@ fn a_broker_that_cannot_be_reached_is_congestion() {
 }
 
 #[test]
+fn a_broker_that_is_started_again() {
+    for options in [&[][..], &["--aggregate"]] {
+        let broker = tidegate_broker("tcp:default", &[]);
+        let address = broker.address.clone();
+        let gateway = gateway(&format!("mqtt://{address}"), options);
+        let mut sensor = Sensor::connected(&gateway.address, "sensor");
+        sensor.subscribe("t/#", QoS::AtLeastOnce);
+        assert!(broker.stop().success());
+        let has_own_connection = options.is_empty();
+        if has_own_connection {
+            sensor.expect(&Message::Disconnect(None));
+        }
+        let bind = format!("listeners.tcp.default.bind={address}");
+        let broker = tidegate_broker("tcp:default", &[bind]);
+        let mut application = Application::connect(&broker.address, "application");
+        application.publish("t/1", 1, true, "kept");
+        if has_own_connection {
+            assert_eq!(sensor.connect(60, true, None), ReturnCode::Accepted);
+            sensor.subscribe("t/#", QoS::AtLeastOnce);
+        }
+        assert_eq!(sensor.message(), Some(received("t/1", 1, true, "kept")));
+    }
+}
+
+#[test]
 fn a_broker_with_tls() {
     let dir = tempfile::tempdir().unwrap();
     let certs = dir.path().join("certs").display().to_string();

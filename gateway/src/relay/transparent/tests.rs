@@ -225,6 +225,18 @@ fn what_comes_for_a_sleeper_waits() {
 }
 
 #[test]
+fn an_answer_to_an_earlier_question_does_not_say_that_nothing_waits() {
+    let mut bench = asleep(client("a"));
+    bench.wait(Duration::from_secs(61)).expect(&["1 < PINGREQ"]);
+    bench
+        .request(1, wake("a", "g"))
+        .expect(&["1 < PINGREQ", "1: connected present notes=1"]);
+    bench.packet(1, &Packet::PingResp).expect(&[]);
+    bench.packet(1, &Packet::PingResp).expect(&["1 < PINGREQ"]);
+    bench.packet(1, &Packet::PingResp).expect(&["1: drained"]);
+}
+
+#[test]
 fn a_message_that_was_not_acknowledged_comes_again_at_the_next_waking() {
     let mut bench = asleep(client("a"));
     bench
