@@ -137,6 +137,12 @@ impl Session {
         self.client.connection.proto_ver >= 5
     }
 
+    /// MQTT 3.x has no words for a failure, and its clients may want repetitions on a living connection. The peers of
+    /// other protocols see to both.
+    pub(crate) fn speaks_mqtt_3(&self) -> bool {
+        self.client.connection.protocol == "mqtt" && !self.is_v5()
+    }
+
     /// The earliest time at which something is due for this session.
     pub(crate) fn deadline(&self) -> Timestamp {
         self.admitted_until.min(self.retry_at)

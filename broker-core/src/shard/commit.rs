@@ -266,6 +266,9 @@ impl Shard {
             let commit = std::mem::take(&mut self.commits.open);
             let records = std::mem::take(&mut self.commits.records);
             self.request_commit(commit, records);
+        } else if let Some(last) = self.commits.under_way.back_mut() {
+            // What waited for the changes that are tried again, and changes nothing itself.
+            last.held.append(&mut self.commits.open.held);
         }
     }
 

@@ -181,7 +181,8 @@ impl Shard {
         }
     }
 
-    /// MQTT 5 clients are told that their message was not taken; others lose their connection and try again.
+    /// Clients are told that their message was not taken; those of MQTT 3.x, who cannot be, lose their connection and try
+    /// again.
     fn fail_event(
         &mut self,
         now: Timestamp,
@@ -195,10 +196,10 @@ impl Shard {
         session.outgoing.forget_stored();
         let reason = failure_reason(error);
         match event {
-            Event::PubAck(packet_id, _) if session.is_v5() => {
+            Event::PubAck(packet_id, _) if !session.speaks_mqtt_3() => {
                 self.emit(link, Event::PubAck(packet_id, reason));
             }
-            Event::PubRec(packet_id, _) if session.is_v5() => {
+            Event::PubRec(packet_id, _) if !session.speaks_mqtt_3() => {
                 self.emit(link, Event::PubRec(packet_id, reason));
             }
             // It stands in memory and will be written; that it is safe is not said.
