@@ -80,7 +80,7 @@ pub struct Connect {
     pub will: Option<Will>,
     /// Without a `will` that of the session which is found stays in force (MQTT-SN §6.3), and comes back in
     /// [`Connected::will`]. One that has been published, as at the end of a lost connection or at a takeover, is no longer
-    /// there [MQTT-3.1.2-10]. MQTT's own clients have the Will that their CONNECT brings, or none.
+    /// there [MQTT-3.1.2-10], nor is one that went with a goodbye that did not [keep](Disconnect::keeps_will) it. MQTT's own clients have the Will that their CONNECT brings, or none.
     pub keeps_will: bool,
     /// User properties of the CONNECT, for hooks.
     pub user_properties: Vec<(String, String)>,
@@ -242,6 +242,9 @@ pub struct Disconnect {
     pub cause: DisconnectCause,
     /// A new session expiry interval, if the client gave one.
     pub session_expiry_interval: Option<u32>,
+    /// After [`DisconnectCause::Normal`], the Will is not discarded but stays with the session, for a next connection that
+    /// [keeps](Connect::keeps_will) it (MQTT-SN §6.12). It is not published before that, also if the session ends.
+    pub keeps_will: bool,
     /// User properties, for hooks.
     pub user_properties: Vec<(String, String)>,
 }
@@ -249,7 +252,7 @@ pub struct Disconnect {
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DisconnectCause {
-    /// The client said goodbye: the Will is discarded [MQTT-3.14.4-3].
+    /// The client said goodbye: the Will is discarded [MQTT-3.14.4-3], unless it is [kept](Disconnect::keeps_will).
     Normal,
     /// The client said goodbye and wants its Will published, or gave an error as its reason.
     ByClient(ReasonCode),

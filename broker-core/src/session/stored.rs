@@ -70,7 +70,7 @@ pub(crate) struct Dormant {
     pub(crate) expiry_interval: u32,
     /// The session ends; `NEVER` if it is kept for ever.
     pub(crate) expires_at: Timestamp,
-    /// The Will is published; `NEVER` if there is none.
+    /// The Will is published; `NEVER` if there is none, or if it is kept for the next connection.
     pub(crate) will_at: Timestamp,
     pub(crate) will: Option<Box<DormantWill>>,
     pub(crate) subscriptions: Subscriptions,

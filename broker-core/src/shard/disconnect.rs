@@ -20,6 +20,9 @@ impl Shard {
                     let limit = u32::try_from(limit).unwrap_or(u32::MAX);
                     self.session_mut(key).expiry_interval = interval.min(limit);
                 }
+                if disconnect.cause == DisconnectCause::Normal && !disconnect.keeps_will {
+                    self.session_mut(key).will = None;
+                }
                 self.end_connection(now, key, disconnect.cause, None, &disconnect.user_properties);
             }
             Some(Link::Connecting(connecting)) => {
@@ -81,7 +84,9 @@ impl Shard {
         session.retry_at = Timestamp::NEVER;
         // Nothing is sent on it any more, not even the client's own Will.
         session.congested = true;
-        if cause == DisconnectCause::Normal {
+        // A Will that is still there is kept for the next connection.
+        let is_goodbye = cause == DisconnectCause::Normal;
+        if is_goodbye && expiry_interval == 0 {
             session.will = None;
         }
         self.links.remove(&link);
@@ -96,9 +101,10 @@ impl Shard {
             self.metrics.client_disconnected.inc();
             self.disconnected_point(now, key, cause, connected_at, user_properties);
         }
-        let will_at = match until {
-            Some(_) => Timestamp::NEVER,
-            None => self.schedule_will(now, key),
+        let will_at = if until.is_some() || is_goodbye {
+            Timestamp::NEVER
+        } else {
+            self.schedule_will(now, key)
         };
         if expiry_interval == 0 && until.is_none() {
             return self.terminate(now, key, Some(cause));
@@ -151,14 +157,18 @@ impl Shard {
         self.stats.sessions.set(self.sessions.len() as u64);
     }
 
-    /// The Will is published when the session ends, whatever its delay [MQTT-3.1.3-9].
+    /// The Will is published when the session ends, whatever its delay [MQTT-3.1.3-9], but not one that is kept for the
+    /// next connection.
     fn publish_waiting_will(&mut self, now: Timestamp, key: SessionKey) {
         let waiting = match &mut self.sessions[key.0 as usize] {
             Tenant::Online(session) => {
                 let client = Arc::clone(&session.client);
                 session.will.take().map(|will| (*will, client))
             }
-            Tenant::Dormant(dormant) => dormant.will.take().map(|waiting| (waiting.will, waiting.client)),
+            Tenant::Dormant(dormant) => {
+                let waiting = dormant.will.take().filter(|_| dormant.will_at < Timestamp::NEVER);
+                waiting.map(|waiting| (waiting.will, waiting.client))
+            }
             Tenant::Ending(_) => None,
         };
         if let Some((will, client)) = waiting {

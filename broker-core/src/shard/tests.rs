@@ -228,6 +228,7 @@ impl Rig {
         let disconnect = Disconnect {
             cause: DisconnectCause::ConnectionLost,
             session_expiry_interval: None,
+            keeps_will: false,
             user_properties: Vec::new(),
         };
         self.request(link, Request::Disconnect(Box::new(disconnect)));

@@ -276,6 +276,7 @@ mod tests {
             let disconnect = Disconnect {
                 cause: DisconnectCause::ConnectionLost,
                 session_expiry_interval: None,
+                keeps_will: false,
                 user_properties: Vec::new(),
             };
             shard.handle(now, link, Request::Connect(Box::new(connect)));

@@ -56,6 +56,7 @@ pub(super) fn goodbye(cause: DisconnectCause, session_expiry_interval: Option<u3
     Disconnect {
         cause,
         session_expiry_interval,
+        keeps_will: false,
         user_properties: Vec::new(),
     }
 }

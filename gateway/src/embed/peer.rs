@@ -178,6 +178,7 @@ impl broker_core::Peer for Peer {
             effects.requests.push(Request::Disconnect(Box::new(Disconnect {
                 cause: DisconnectCause::ConnectionLost,
                 session_expiry_interval: None,
+                keeps_will: false,
                 user_properties: Vec::new(),
             })));
         }

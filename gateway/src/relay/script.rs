@@ -225,6 +225,7 @@ pub(crate) fn leave(cause: DisconnectCause) -> Request {
     Request::Disconnect(Box::new(Disconnect {
         cause,
         session_expiry_interval: None,
+        keeps_will: false,
         user_properties: Vec::new(),
     }))
 }

@@ -473,6 +473,7 @@ fn lost(session_expiry_interval: Option<u32>) -> Request {
     Request::Disconnect(Box::new(Disconnect {
         cause: DisconnectCause::ConnectionLost,
         session_expiry_interval,
+        keeps_will: false,
         user_properties: Vec::new(),
     }))
 }

@@ -228,6 +228,7 @@ impl Model {
         let disconnect = Disconnect {
             cause,
             session_expiry_interval,
+            keeps_will: false,
             user_properties: Vec::new(),
         };
         self.request(link, Request::Disconnect(Box::new(disconnect)));
@@ -460,6 +461,7 @@ fn lost() -> Request {
     Request::Disconnect(Box::new(Disconnect {
         cause: DisconnectCause::ConnectionLost,
         session_expiry_interval: None,
+        keeps_will: false,
         user_properties: Vec::new(),
     }))
 }

@@ -298,6 +298,7 @@ fn disconnect(node: &mut Node, line: &Line, cause: DisconnectCause) {
     let disconnect = Disconnect {
         cause,
         session_expiry_interval: None,
+        keeps_will: false,
         user_properties: Vec::new(),
     };
     line.ask(node, Request::Disconnect(Box::new(disconnect)));

@@ -139,6 +139,7 @@ fn ended(cause: DisconnectCause) -> Disconnect {
     Disconnect {
         cause,
         session_expiry_interval: None,
+        keeps_will: false,
         user_properties: Vec::new(),
     }
 }

@@ -308,6 +308,7 @@ fn a_connect_that_is_given_up_is_a_disconnect() {
         disconnect: Disconnect {
             cause: DisconnectCause::Normal,
             session_expiry_interval: None,
+            keeps_will: false,
             user_properties: Vec::new(),
         },
         reply: None,

@@ -224,6 +224,7 @@ impl Durable {
                 DisconnectCause::ConnectionLost
             },
             session_expiry_interval: changed,
+            keeps_will: false,
             user_properties: Vec::new(),
         };
         self.request(link, Request::Disconnect(Box::new(disconnect)));
@@ -411,6 +412,7 @@ pub(super) fn lost(session_expiry_interval: Option<u32>) -> Request {
     Request::Disconnect(Box::new(Disconnect {
         cause: DisconnectCause::ConnectionLost,
         session_expiry_interval,
+        keeps_will: false,
         user_properties: Vec::new(),
     }))
 }

@@ -240,6 +240,7 @@ impl Sensor {
         let disconnect = broker_core::Disconnect {
             cause: DisconnectCause::Normal,
             session_expiry_interval: Some(0),
+            keeps_will: false,
             user_properties: Vec::new(),
         };
         line.ask(node, Request::Disconnect(Box::new(disconnect)));

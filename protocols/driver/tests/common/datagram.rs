@@ -178,6 +178,7 @@ impl ToyPeer {
             effects.requests.push(Request::Disconnect(Box::new(Disconnect {
                 cause,
                 session_expiry_interval: None,
+                keeps_will: false,
                 user_properties: Vec::new(),
             })));
         }

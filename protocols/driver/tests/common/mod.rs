@@ -259,6 +259,7 @@ impl Peer for EchoPeer {
             effects.requests.push(Request::Disconnect(Box::new(Disconnect {
                 cause: DisconnectCause::ConnectionLost,
                 session_expiry_interval: None,
+                keeps_will: false,
                 user_properties: Vec::new(),
             })));
         }

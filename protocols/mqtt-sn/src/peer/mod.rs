@@ -129,6 +129,8 @@ impl Peer {
         effects.requests.push(Request::Disconnect(Box::new(Disconnect {
             cause,
             session_expiry_interval: None,
+            // §6.12; it ends with a session of CleanSession.
+            keeps_will: true,
             user_properties: Vec::new(),
         })));
     }

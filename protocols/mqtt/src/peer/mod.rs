@@ -162,6 +162,7 @@ impl Peer {
             let disconnect = Disconnect {
                 cause,
                 session_expiry_interval: None,
+                keeps_will: false,
                 user_properties: Vec::new(),
             };
             effects.requests.push(Request::Disconnect(Box::new(disconnect)));

@@ -117,6 +117,7 @@ impl Peer {
         effects.requests.push(Request::Disconnect(Box::new(Disconnect {
             cause,
             session_expiry_interval,
+            keeps_will: false,
             user_properties: disconnect.properties.user.to_vec(),
         })));
         self.close("normal", cause.text().to_owned(), effects);

@@ -165,3 +165,62 @@ fn a_shut_down_while_a_client_is_awake_leaves_it_asleep() {
     rig.slack();
     assert_eq!(rig.drain(watcher, QoS::AtLeastOnce), ["w"]);
 }
+
+/// `s` says goodbye, and its Will stays with the session.
+fn leave(rig: &mut Rig, link: LinkId) {
+    let disconnect = Disconnect {
+        keeps_will: true,
+        ..ended(DisconnectCause::Normal)
+    };
+    rig.request(link, Request::Disconnect(Box::new(disconnect)));
+}
+
+#[test]
+fn a_will_that_is_kept_at_the_goodbye_is_that_of_the_next_connection() {
+    for is_killed in [false, true] {
+        for (keeps, left) in [(true, &["w"][..]), (false, &[])] {
+            let mut rig = Rig::new();
+            let watcher = rig.watch();
+            let link = rig.begin(doomed(600));
+            leave(&mut rig, link);
+            rig.lose(watcher);
+            if is_killed {
+                rig.crash();
+            }
+            rig.secs(300);
+            let link = rig.admit(Connect {
+                keeps_will: keeps,
+                ..sensor(600)
+            });
+            let watcher = rig.connect("watcher", 600);
+            assert_eq!(rig.drain(watcher, QoS::AtLeastOnce), [""; 0], "a goodbye is no loss");
+            rig.lose(link);
+            assert_eq!(rig.drain(watcher, QoS::AtLeastOnce), left, "{is_killed} {keeps}");
+        }
+    }
+}
+
+#[test]
+fn a_will_that_is_kept_at_the_goodbye_ends_with_the_session() {
+    for expiry in [0, 100] {
+        for is_killed in [false, true] {
+            for begins_anew in [false, true] {
+                let mut rig = Rig::new();
+                let watcher = rig.watch();
+                let link = rig.begin(doomed(expiry));
+                leave(&mut rig, link);
+                rig.lose(watcher);
+                if is_killed {
+                    rig.crash();
+                }
+                if begins_anew {
+                    rig.admit(Connect::plain("s"));
+                }
+                rig.secs(200);
+                assert_eq!(rig.tables(), [""; 0]);
+                let watcher = rig.connect("watcher", 600);
+                assert_eq!(rig.drain(watcher, QoS::AtLeastOnce), [""; 0]);
+            }
+        }
+    }
+}
