@@ -14,7 +14,7 @@ mod ids;
 mod message;
 pub mod metrics;
 mod peer;
-mod random;
+pub mod random;
 mod reason;
 mod request;
 pub mod retained;

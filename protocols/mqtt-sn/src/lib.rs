@@ -7,7 +7,6 @@ mod config;
 pub mod endpoint;
 mod map;
 pub mod peer;
-mod random;
 mod topics;
 mod transport;
 

@@ -78,7 +78,7 @@ impl Aggregated {
             self.end(now, first, out);
         }
         let client_id: Arc<str> = match connect.client_id.as_str() {
-            "" => format!("sn-{:016x}", self.numbers.next()).into(),
+            "" => format!("sn-{:016x}", self.random.next()).into(),
             id => id.into(),
         };
         self.last_session += 1;

@@ -25,11 +25,11 @@ use std::{
 
 use broker_core::{
     ClientInfo, Closing, DisconnectCause, Event, LinkId, PacketId, QoS, ReasonCode, Request, Timestamp, Will,
-    filter_index::FilterIndex, timer::TimerQueue,
+    filter_index::FilterIndex, random::Random, timer::TimerQueue,
 };
 
 use super::{
-    client::{Backoff, Notes, Numbers},
+    client::{Backoff, Notes},
     connection::{Connection, Incoming},
     deliveries::Deliveries,
     upstream::{ConnId, Counters, Notice, Output, Terms, Transport, Upstream},
@@ -68,7 +68,7 @@ pub(crate) struct Aggregated {
     last_id: PacketId,
     /// QoS 2 of the broker: received, not released.
     unreleased: BTreeSet<PacketId>,
-    numbers: Numbers,
+    random: Random,
     counters: Counters,
 }
 
@@ -150,7 +150,7 @@ impl Session {
 impl Aggregated {
     pub(crate) fn new(terms: Terms, introduction: Introduction) -> Aggregated {
         Aggregated {
-            numbers: Numbers(terms.seed),
+            random: Random::new(terms.seed),
             filters: FilterIndex::with_seed(terms.seed),
             terms,
             introduction,
@@ -202,7 +202,7 @@ impl Aggregated {
         if let Some(mut connection) = self.connection.take() {
             connection.close(now, false, out);
         }
-        let random = self.numbers.next();
+        let random = self.random.next();
         self.backoff.failed(now, random);
         out.notices.push(Notice::BrokerLost(reason.to_owned()));
         self.abandon_subscribing(out);

@@ -24,7 +24,7 @@ impl Transparent {
             connect.password.clone_from(&self.terms.credentials.password);
         }
         let client_id: Arc<str> = match connect.client_id.as_str() {
-            "" => format!("sn-{:016x}", self.numbers.next()).into(),
+            "" => format!("sn-{:016x}", self.random.next()).into(),
             id => id.into(),
         };
         let sleeper = self.homes.get(&client_id).and_then(|home| home.serving);

@@ -25,12 +25,12 @@ use std::{
 
 use broker_core::{
     Closing, Connect, DisconnectCause, Event, LinkId, MessageParts, PacketId, QoS, ReasonCode, Request,
-    Timestamp, timer::TimerQueue,
+    Timestamp, random::Random, timer::TimerQueue,
 };
 use slab::Slab;
 
 use super::{
-    client::{Backoff, Notes, Numbers},
+    client::{Backoff, Notes},
     connection::{Connection, Incoming},
     upstream::{ConnId, Counters, Notice, Output, Terms, Transport, Upstream},
 };
@@ -51,7 +51,7 @@ pub(crate) struct Transparent {
     timers: TimerQueue<usize>,
     connections: u64,
     backoff: Backoff,
-    numbers: Numbers,
+    random: Random,
     counters: Counters,
 }
 
@@ -93,7 +93,7 @@ enum Stage {
 impl Transparent {
     pub(crate) fn new(terms: Terms) -> Transparent {
         Transparent {
-            numbers: Numbers(terms.seed),
+            random: Random::new(terms.seed),
             kept: Kept::new(terms.sessions_max),
             terms,
             lines: Slab::new(),
@@ -366,7 +366,7 @@ impl Upstream for Transparent {
                     .as_ref()
                     .is_some_and(|connection| !connection.was_opened())
                 {
-                    let random = self.numbers.next();
+                    let random = self.random.next();
                     self.backoff.failed(now, random);
                 }
                 self.broken(now, key, reason, out);

@@ -1,8 +1,6 @@
 //! How often those are answered whom nobody knows.
 
-use broker_core::{Remote, Timestamp};
-
-use crate::random::mix;
+use broker_core::{Remote, Timestamp, random::mix};
 
 /// Answers to strangers, each a few bytes, that an endpoint gives in a second; as many at once after a pause.
 const PER_SECOND: u64 = 1000;

@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use broker_core::{Destination, Remote, Timestamp, Transmit};
+use broker_core::{Destination, Remote, Timestamp, Transmit, random::Random};
 use bytes::{Bytes, BytesMut};
 
 use super::{Settings, words};
-use crate::{
-    codec::{Message, Node},
-    random::Random,
-};
+use crate::codec::{Message, Node};
 
 /// Searchers that wait for their answer; above it, new ones are dropped.
 const SEARCHERS_MAX: usize = 256;

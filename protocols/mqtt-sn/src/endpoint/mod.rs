@@ -13,14 +13,13 @@ pub mod words;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use broker_core::{Addressed, Peer, Remote, Stranger, Timestamp, Transmit, Verdict};
+use broker_core::{Addressed, Peer, Remote, Stranger, Timestamp, Transmit, Verdict, random::Random};
 
 pub use neighbours::{Neighbours, OtherGateway};
 
 use crate::{
     Settings, Transport,
     codec::{Concern, DecodeError, Message, Node, PublishQoS},
-    random::Random,
 };
 use answers::Answers;
 use discovery::Discovery;

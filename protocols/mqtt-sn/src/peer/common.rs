@@ -12,13 +12,14 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use broker_core::{ClientId, ClientInfo, Connected, Effects, MessageParts, Publish, Request, Timestamp};
+use broker_core::{
+    ClientId, ClientInfo, Connected, Effects, MessageParts, Publish, Request, Timestamp, random::Random,
+};
 
 use super::{Peer, counters::counters, state::State};
 use crate::{
     Settings,
     codec::{self, Message, PublishQoS, Topic},
-    random::Random,
 };
 
 /// Messages that wait for the client to be admitted; more are dropped (counted).
