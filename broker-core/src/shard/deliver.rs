@@ -231,7 +231,10 @@ impl Shard {
         let Some(session) = self.online_mut(key) else {
             return;
         };
-        if session.retry_at == Timestamp::NEVER && session.speaks_mqtt_3() && session.outgoing.inflight_len() > 0 {
+        if session.retry_at == Timestamp::NEVER
+            && session.speaks_mqtt_3()
+            && session.outgoing.inflight_len() > 0
+        {
             session.retry_at = now.after(interval);
             self.arm_session(key);
         }

@@ -193,7 +193,11 @@ fn a_will_that_is_kept_at_the_goodbye_is_that_of_the_next_connection() {
                 ..sensor(600)
             });
             let watcher = rig.connect("watcher", 600);
-            assert_eq!(rig.drain(watcher, QoS::AtLeastOnce), [""; 0], "a goodbye is no loss");
+            assert_eq!(
+                rig.drain(watcher, QoS::AtLeastOnce),
+                [""; 0],
+                "a goodbye is no loss"
+            );
             rig.lose(link);
             assert_eq!(rig.drain(watcher, QoS::AtLeastOnce), left, "{is_killed} {keeps}");
         }
