@@ -374,7 +374,9 @@ pub(super) static SPECS: &[Spec] = &[
             keyword: None,
         },
         access: Access::Datagram(DTLS, lens!(dtls.idle_timeout)),
-        doc: "An association on which nothing has come in for so long is forgotten; the client needs a new handshake. \
-              Longer than clients sleep, it saves them that.",
+        doc: "An association on which nothing has come in for so long is forgotten. It has to be longer than clients \
+              sleep: one that wakes after it gets no answer until it makes a new handshake. Then, as the same \
+              identity, it finds its session, its topic ids and what has waited. The longest sleep that MQTT-SN can \
+              say is 65 535 seconds, 18 hours and 12 minutes.",
     },
 ];
