@@ -7,6 +7,7 @@
 
 mod page;
 
+use broker_core::{NOTE_BYTES, NOTES_BYTES_MAX, Timestamp};
 use bytes::Bytes;
 
 use crate::{
@@ -26,6 +27,10 @@ pub(crate) const FIRST_PAGE: u16 = 2;
 /// How many ids there are: 0xFFFF is reserved (§5.3.11).
 const IDS_MAX: u16 = 0xFFFF - FIRST;
 
+/// Bytes of all pages, as the broker counts them. The rest of what a session may note is for the notes before them:
+/// without these its client could not be woken.
+const PAGES_BYTES_MAX: usize = NOTES_BYTES_MAX - (4 << 10);
+
 /// The ids of one session.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
@@ -37,6 +42,10 @@ pub(crate) struct Topics {
     noted: u16,
     /// How many it remembers once it has answered the note that is under way.
     writing: Option<u16>,
+    /// What `entries` take in pages.
+    bytes: usize,
+    /// The broker could not store a page: no new ids before this time.
+    rests_until: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -73,6 +82,7 @@ impl Topics {
             }
         }
         topics.entries.truncate(usize::from(IDS_MAX));
+        topics.bytes = weight(&topics.entries, 0);
         topics.noted = u16::try_from(topics.entries.len()).expect("fewer than 65 536");
         for entry in &mut topics.entries {
             entry.confirmed &= confirmed;
@@ -104,19 +114,25 @@ impl Topics {
         })
     }
 
-    /// A new id for a name that has none; `None` if there are `max` already.
+    /// A new id for a name that has none; `None` if there are `max` already, or if no more names can be noted.
     pub(crate) fn add(&mut self, name: &str, max: u16) -> Option<TopicId> {
         let at = u16::try_from(self.entries.len()).ok()?;
         if at >= max.min(IDS_MAX) {
             return None;
         }
         let place = self.place(name).err()?;
-        self.by_name.insert(place, at);
-        self.entries.push(Entry {
+        let entry = Entry {
             name: name.into(),
             confirmed: false,
             confirmed_in_note: false,
-        });
+        };
+        let bytes = self.bytes + weight(std::slice::from_ref(&entry), self.entries.len());
+        if bytes > PAGES_BYTES_MAX {
+            return None;
+        }
+        self.bytes = bytes;
+        self.by_name.insert(place, at);
+        self.entries.push(entry);
         Some(TopicId(FIRST + at))
     }
 
@@ -139,8 +155,9 @@ impl Topics {
         Some(self.page(page))
     }
 
-    /// The note under way has been answered. Those of its ids that are not remembered are gone.
-    pub(crate) fn noted(&mut self, number: u16, is_ok: bool) {
+    /// The note under way has been answered. Those of its ids that are not remembered are gone, and there are no new ones
+    /// before `rests_until`.
+    pub(crate) fn noted(&mut self, number: u16, is_ok: bool, rests_until: Timestamp) {
         let Some(writing) = self
             .writing
             .filter(|_| number == FIRST_PAGE + self.noted / PAGE_LEN)
@@ -152,7 +169,18 @@ impl Topics {
             self.noted = writing;
             return;
         }
+        self.rests_until = Some(rests_until);
         self.forget_unnoted();
+    }
+
+    /// Until when there are no new ids, if the broker could not store the last ones.
+    pub(crate) fn rests_until(&self) -> Option<Timestamp> {
+        self.rests_until
+    }
+
+    /// The rest is over if its time has come.
+    pub(crate) fn end_rest(&mut self, now: Timestamp) {
+        self.rests_until = self.rests_until.filter(|until| *until > now);
     }
 
     /// The pages whose notes do not say what the client knows: to be written before it sleeps.
@@ -171,6 +199,7 @@ impl Topics {
 
     fn forget_unnoted(&mut self) {
         let noted = self.noted;
+        self.bytes -= weight(&self.entries[usize::from(noted)..], usize::from(noted));
         self.entries.truncate(usize::from(noted));
         self.by_name.retain(|&at| at < noted);
     }
@@ -189,6 +218,16 @@ impl Topics {
         self.by_name
             .binary_search_by(|&at| (*self.entries[usize::from(at)].name).cmp(name))
     }
+}
+
+/// What these entries, the first of which is at `at`, take in pages.
+fn weight(entries: &[Entry], at: usize) -> usize {
+    let begins_page = |at: usize| at.is_multiple_of(usize::from(PAGE_LEN));
+    let weights = entries.iter().zip(at..).map(|(entry, at)| {
+        let page = if begins_page(at) { NOTE_BYTES } else { 0 };
+        page::len(entry) + page
+    });
+    weights.sum()
 }
 
 impl Predefined {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use broker_core::{Closing, Connected, DisconnectCause, Effects, PacketId, ReasonCode, Request, Timestamp};
+use broker_core::{Closing, Connected, DisconnectCause, Effects, PacketId, Request, Timestamp};
 use bytes::Bytes;
 
 use super::{
@@ -40,9 +40,9 @@ impl Peer {
             Goal::Connect | Goal::Leave => None,
         };
         if let Some(next) = connecting.next {
-            let cause = match nap {
+            let cause = match nap.or(connecting.fallback) {
                 Some(nap) => nap.cause(now),
-                None => DisconnectCause::ByServer(ReasonCode::SessionTakenOver),
+                None => self.makes_way(&connected.client, &next),
             };
             Peer::leave(cause, effects);
             return self.begin(now, next, effects);

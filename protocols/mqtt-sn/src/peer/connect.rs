@@ -1,6 +1,8 @@
 //! CONNECT (§6.2, §6.3), and whose affair a message is in each state.
 
-use broker_core::{DisconnectCause, Effects, Request, Timestamp, Will};
+use std::sync::Arc;
+
+use broker_core::{ClientInfo, DisconnectCause, Effects, Request, Timestamp, Will};
 
 use super::{
     Peer,
@@ -8,10 +10,7 @@ use super::{
     late,
     state::{Connecting, Connection, Goal, Greeting, Nap, Phase, Setup, State},
 };
-use crate::{
-    Settings,
-    codec::{Connect, DecodeError, Message, Publish, PublishQoS, ReturnCode},
-};
+use crate::codec::{Connect, DecodeError, Message, Publish, PublishQoS, ReturnCode};
 
 impl Peer {
     pub(super) fn handle_message(&mut self, now: Timestamp, message: Message<'_>, effects: &mut Effects<'_>) {
@@ -86,7 +85,13 @@ impl Peer {
                 self.reconnect(now, setup, nap, effects);
             }
             State::Connected(connection) => {
-                let cause = connection.begins_anew(now, &setup, &self.settings);
+                let cause = match connection.phase {
+                    Phase::Awake(nap) | Phase::Drained(nap) => nap.cause(now),
+                    Phase::Active => {
+                        let client = Arc::clone(&connection.client);
+                        self.makes_way(&client, &setup)
+                    }
+                };
                 Peer::leave(cause, effects);
                 self.begin(now, setup, effects);
             }
@@ -166,24 +171,24 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// How a connection ends when its client says another CONNECT. It is there, so that it is like one that slept: its
+    /// Will is replaced, discarded or kept as the CONNECT says (§6.3), not published, unless it does not come to the end
+    /// of its CONNECT. A client of another name has taken the place of one that is lost.
+    pub(super) fn makes_way(&self, client: &ClientInfo, next: &Setup) -> DisconnectCause {
+        if *client.client_id.as_str() == *next.client_id {
+            let seconds = self.settings.idle_timeout.as_secs() + 1;
+            DisconnectCause::Asleep(u32::try_from(seconds).unwrap_or(u32::MAX))
+        } else {
+            DisconnectCause::ConnectionLost
+        }
+    }
+}
+
 impl Connection {
     /// The CONNECT is the one that was answered: its CONNACK was lost, or the network has doubled it.
     fn was_answered(&self, now: Timestamp, setup: &Setup) -> bool {
         now < self.fresh_until && self.phase == Phase::Active && self.greeting.print == late::print(setup)
-    }
-
-    /// How the connection ends when its client says another CONNECT. It is there, so that it is like one that slept: its
-    /// Will is replaced, discarded or kept as the CONNECT says (§6.3), not published, unless it does not come to the end
-    /// of its CONNECT. A client of another name has taken the place of one that is lost.
-    fn begins_anew(&self, now: Timestamp, setup: &Setup, settings: &Settings) -> DisconnectCause {
-        match self.phase {
-            Phase::Awake(nap) | Phase::Drained(nap) => nap.cause(now),
-            Phase::Active if *self.client.client_id.as_str() == *setup.client_id => {
-                let seconds = settings.idle_timeout.as_secs() + 1;
-                DisconnectCause::Asleep(u32::try_from(seconds).unwrap_or(u32::MAX))
-            }
-            Phase::Active => DisconnectCause::ConnectionLost,
-        }
     }
 
     /// A message of an admitted client that changes nothing about the connection.

@@ -19,7 +19,7 @@ enum Target {
     Known(Topic),
     /// Once it has accepted this id.
     Register(TopicId),
-    /// Once the id is noted.
+    /// Once the id is noted, or can be.
     Unnoted,
     /// No id is left.
     None,
@@ -158,6 +158,7 @@ impl Connection {
             Some(registered) if !registered.is_noted => Target::Unnoted,
             Some(registered) if registered.is_confirmed => Target::Known(Topic::Normal(registered.id)),
             Some(registered) => Target::Register(registered.id),
+            None if self.rests_until().is_some() => Target::Unnoted,
             None => Target::None,
         }
     }
@@ -173,8 +174,16 @@ impl Connection {
         }
     }
 
+    /// Until when new topic ids cannot be noted.
+    pub(super) fn rests_until(&self) -> Option<Timestamp> {
+        self.topics.as_ref()?.rests_until()
+    }
+
     /// Sends again what is due. `None` if that would be once too often.
     pub(super) fn send_again(&mut self, io: &mut Io<'_, '_>) -> Option<()> {
+        if let Some(topics) = &mut self.topics {
+            topics.end_rest(io.now);
+        }
         let Some(mut outgoing) = self.outgoing.take() else {
             return Some(());
         };

@@ -1,9 +1,10 @@
 //! DISCONNECT (§6.12, §6.14), and the end of the transport.
 
-use broker_core::{DisconnectCause, Effects, Timestamp};
+use broker_core::{DisconnectCause, Effects, Request, Timestamp};
 
 use super::{
     Peer,
+    sleep::GUARD,
     state::{Goal, Nap, Phase, State},
 };
 use crate::codec::Message;
@@ -44,6 +45,12 @@ impl Peer {
 
     /// The client leaves: its Will is discarded.
     pub(super) fn say_goodbye(&mut self, effects: &mut Effects<'_>) {
+        if let State::Connected(connection) = &self.state
+            && connection.noted.guard
+        {
+            // Nobody may wake it from now on.
+            effects.requests.push(Request::Note(GUARD, None));
+        }
         Peer::leave(DisconnectCause::Normal, effects);
         self.put(&Message::Disconnect(None), effects);
         self.close("normal", DisconnectCause::Normal.text(), effects);
@@ -63,6 +70,12 @@ impl Peer {
             State::Common(common) if common.is_known() => Some(DisconnectCause::ConnectionLost),
             _ => None,
         };
+        if let State::Connected(connection) = &self.state
+            && connection.fallback.is_some()
+        {
+            // With its CONNECT it could not be woken any more.
+            effects.requests.push(Request::Note(GUARD, Some(self.guard())));
+        }
         if let Some(cause) = cause {
             Peer::leave(cause, effects);
         }

@@ -50,11 +50,15 @@ impl Connection {
         (id.0 < FIRST).then_some(id)
     }
 
-    /// The id of a name; `None` if there are no more.
+    /// The id of a name; `None` if there are no more, or none for now.
     pub(super) fn find_or_add(&mut self, topic_name: &str, io: &mut Io<'_, '_>) -> Option<Registered> {
         let topics = self.topics.get_or_insert_default();
         if let Some(registered) = topics.find(topic_name) {
             return Some(registered);
+        }
+        topics.end_rest(io.now);
+        if topics.rests_until().is_some() {
+            return None;
         }
         let id = topics.add(topic_name, io.settings.max_topic_ids)?;
         if let Some((number, page)) = topics.next_note() {
@@ -80,7 +84,7 @@ impl Connection {
             return;
         };
         let is_ok = !reason.is_error();
-        topics.noted(number, is_ok);
+        topics.noted(number, is_ok, io.now.after(io.settings.retry_interval));
         let next = if is_ok { topics.next_note() } else { None };
         if let Some((number, page)) = next {
             io.request(Request::Note(number, Some(page)));

@@ -70,12 +70,12 @@ impl Peer {
             State::AwaitConnect { until } => Some(*until),
             State::AwaitWill(will) => Some(will.until.min(will.retry.at)),
             State::Connected(connection) => {
-                let retry = connection
-                    .outgoing
-                    .as_ref()
-                    .and_then(|outgoing| outgoing.next_retry());
+                let outgoing = connection.outgoing.as_ref();
+                let retry = outgoing.and_then(|outgoing| outgoing.next_retry());
+                let waits = outgoing.is_some_and(|outgoing| !outgoing.waiting.is_empty());
+                let rest = connection.rests_until().filter(|_| waits);
                 let silence = connection.silence_until();
-                Some(retry.map_or(silence, |retry| retry.min(silence)))
+                [retry, rest, Some(silence)].into_iter().flatten().min()
             }
             State::FallingAsleep(falling) => Some(falling.asleep.nap.until),
             State::Asleep(asleep) => Some(asleep.nap.until),

@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::{Entry, PAGE_LEN};
 
 /// The name with what stands before it.
-fn len(entry: &Entry) -> usize {
+pub(super) fn len(entry: &Entry) -> usize {
     3 + entry.name.len()
 }
 

@@ -14,7 +14,7 @@ fn registered(names: &[&str]) -> (Topics, Vec<(u16, Bytes)>) {
     while let Some((number, page)) = topics.next_note() {
         notes.retain(|(other, _)| *other != number);
         notes.push((number, page));
-        topics.noted(number, NOTED);
+        topics.noted(number, NOTED, Timestamp::default());
     }
     (topics, notes)
 }
@@ -53,10 +53,10 @@ fn an_id_is_of_no_use_before_it_is_noted() {
     let (number, _) = topics.next_note().expect("to be noted");
     assert_eq!(topics.next_note(), None, "one note at a time");
     let later = topics.add("b", 10).expect("there is room");
-    topics.noted(number, true);
+    topics.noted(number, true, Timestamp::default());
     assert_eq!((topics.name(id), topics.name(later)), (Some("a"), None));
     let (number, page) = topics.next_note().expect("b is to be noted");
-    topics.noted(number, false);
+    topics.noted(number, false, Timestamp::default());
     assert_eq!((topics.find("b"), topics.next_note()), (None, None));
     assert_eq!(Topics::restore(&[(number, page)], false).name(later), Some("b"));
     assert_eq!(topics.add("c", 10), Some(later), "the id was promised to nobody");

@@ -8,4 +8,5 @@ mod hostile;
 mod net;
 mod probe;
 mod sleeping;
+mod storing;
 mod topics;
