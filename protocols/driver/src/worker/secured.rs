@@ -32,7 +32,7 @@ use crate::{
 pub(super) struct Secured {
     pub(super) associations: Associations,
     sessions: HashMap<AssociationId, Session>,
-    /// An address that talks to several of ours has several associations; the newest counts.
+    /// An address has at most one: [`Associations`] says that the former has ended before it says who is new.
     by_address: HashMap<SocketAddr, AssociationId>,
 }
 
@@ -92,18 +92,14 @@ impl Secured {
         self.sessions.get_mut(&id)
     }
 
-    /// Enters a new association. Returns the one that it replaces.
-    fn opened(&mut self, id: AssociationId, session: Session) -> Option<AssociationId> {
-        let former = self.by_address.insert(session.from, id);
+    fn opened(&mut self, id: AssociationId, session: Session) {
+        self.by_address.insert(session.from, id);
         self.sessions.insert(id, session);
-        former
     }
 
     fn closed(&mut self, id: AssociationId) -> Option<Session> {
         let session = self.sessions.remove(&id)?;
-        if self.id_of(session.from) == Some(id) {
-            self.by_address.remove(&session.from);
-        }
+        self.by_address.remove(&session.from);
         Some(session)
     }
 }
@@ -215,7 +211,9 @@ impl Worker {
                         identity,
                         nodes: BTreeSet::new(),
                     };
-                    self.association_opened(listener, id, session);
+                    if let Some(secured) = self.datagrams.secured(listener) {
+                        secured.opened(id, session);
+                    }
                 }
                 Outcome::Data { id, plaintext } => self.receive_opened(listener, id, &plaintext),
                 Outcome::Closed { id, reason } => {
@@ -241,18 +239,6 @@ impl Worker {
             }
             Err(error) if is_blocked(&error) => self.drop_datagram(listener, "send_full"),
             Err(_) => port.tally.errors.add(1),
-        }
-    }
-
-    fn association_opened(&mut self, listener: u32, id: AssociationId, session: Session) {
-        let now = self.now;
-        let Some(secured) = self.datagrams.secured(listener) else {
-            return;
-        };
-        if let Some(former) = secured.opened(id, session) {
-            let mut outcomes = Vec::new();
-            secured.associations.close(now, former, "replaced", &mut outcomes);
-            self.act_on(listener, outcomes);
         }
     }
 
