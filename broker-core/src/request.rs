@@ -261,7 +261,8 @@ pub enum DisconnectCause {
     /// The client sleeps and will be back within this many seconds (MQTT-SN §6.14): what comes for it is kept, also QoS 0
     /// ([`mqueue_store_qos0`](crate::MqttConfig::mqueue_store_qos0)), which does not survive a kill. If it is not back
     /// then, it counts as lost: its Will is published, and its session ends or begins to expire. If it is, its Will is
-    /// not published, also at a clean start. A session that is not stored ends as if the connection were lost.
+    /// not published, also at a clean start. If it comes back and the store does not take its connection, it sleeps on.
+    /// A session that is not stored ends as if the connection were lost.
     Asleep(u32),
     /// The broker or the peer ended it, for this reason.
     ByServer(ReasonCode),

@@ -181,6 +181,16 @@ impl Session {
             .is_some_and(|sleeper| sleeper.awake.is_some())
     }
 
+    /// The client has connected: it sleeps no more, unless it is only awake.
+    pub(crate) fn end_sleep(&mut self) {
+        self.sleeper = self.sleeper.take().and_then(|mut sleeper| {
+            if sleeper.awake.is_none() {
+                sleeper.until = Timestamp::NEVER;
+            }
+            (!sleeper.is_empty()).then_some(sleeper)
+        });
+    }
+
     /// Its connection takes messages.
     pub(crate) fn takes_messages(&self) -> bool {
         !self.congested && !self.opening

@@ -9,7 +9,8 @@ use super::Sending;
 /// One per session that needs it.
 #[derive(Debug)]
 pub(crate) struct Sleeper {
-    /// The client sleeps until then at the longest, or would if it had not woken; `NEVER` if it does not sleep.
+    /// The client sleeps until then at the longest, or would if it had not woken, or if it has not been told that it is
+    /// connected; `NEVER` if it does not sleep.
     pub(crate) until: Timestamp,
     /// Set while the client is only awake.
     pub(crate) awake: Option<Awake>,

@@ -157,7 +157,7 @@ pub(super) fn sleep_of(session: &Session, now: Timestamp, cause: DisconnectCause
             | ReasonCode::ServerUnavailable,
         ) => {
             let sleeper = session.sleeper.as_ref()?;
-            let slept = sleeper.awake.is_some() && sleeper.until < Timestamp::NEVER;
+            let slept = (sleeper.awake.is_some() || session.opening) && sleeper.until < Timestamp::NEVER;
             slept.then_some(sleeper.until)
         }
         _ => None,

@@ -375,7 +375,9 @@ impl Shard {
                 let opens = matches!(event, Event::Connected(_));
                 self.emit(link, event);
                 if opens {
-                    self.session_mut(key).opening = false;
+                    let session = self.session_mut(key);
+                    session.opening = false;
+                    session.end_sleep();
                     self.ready.push_back(key);
                 }
             }

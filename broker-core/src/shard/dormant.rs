@@ -54,10 +54,12 @@ impl Shard {
         };
         let presence = match &session.sleeper {
             // If the process is killed now, the client sleeps on.
-            Some(sleeper) if sleeper.until < Timestamp::NEVER => PresenceEntry::Asleep {
-                until: sleeper.until,
-                is_awake: true,
-            },
+            Some(sleeper) if sleeper.awake.is_some() && sleeper.until < Timestamp::NEVER => {
+                PresenceEntry::Asleep {
+                    until: sleeper.until,
+                    is_awake: true,
+                }
+            }
             _ => PresenceEntry::Online,
         };
         let entry = SessionEntry {
@@ -202,8 +204,6 @@ impl Shard {
                 qos0_left: session.outgoing.queued_qos0(),
                 is_drained: false,
             });
-        } else if let Some(sleeper) = &mut session.sleeper {
-            sleeper.until = Timestamp::NEVER;
         }
         *place = Tenant::Online(Box::new(session));
         self.join_routes(key);

@@ -62,7 +62,7 @@ impl Connection {
 
     /// The client takes no more for now. One that is awake is left to sleep then (true), and what it did not take
     /// waits for the next time; that is QoS 1 and 2, in the broker.
-    fn is_full(&mut self) -> bool {
+    pub(super) fn is_full(&mut self) -> bool {
         match self.phase {
             Phase::Active => false,
             Phase::Awake(nap) | Phase::Drained(nap) => {

@@ -5,6 +5,7 @@ use broker_core::{ReasonCode, Request};
 use super::{
     Io,
     counters::counters,
+    outgoing::Outgoing,
     publish::ASKED_MAX,
     state::{Asked, Connection},
 };
@@ -108,6 +109,11 @@ impl Connection {
             }
         }
         self.answer_subscriptions(is_ok, io);
+        let waits = |outgoing: &Outgoing| !outgoing.waiting.is_empty();
+        if !is_ok && self.outgoing.as_deref().is_some_and(waits) {
+            // A client that is awake does not wait until the broker can store again.
+            self.is_full();
+        }
     }
 
     /// The next number for a REGISTER.

@@ -63,18 +63,24 @@ fn an_id_is_of_no_use_before_it_is_noted() {
 }
 
 #[test]
-fn there_are_no_more_ids_than_the_limit_or_the_field_allows() {
+fn there_are_no_more_ids_than_the_limit_or_the_session_can_note() {
     let mut topics = Topics::default();
     assert!(topics.add("a", 1).is_some());
     assert_eq!(topics.add("b", 1), None);
-    for n in 1..IDS_MAX {
-        assert!(topics.add(&n.to_string(), u16::MAX).is_some());
-    }
-    assert_eq!(
-        topics.find(&(IDS_MAX - 1).to_string()).map(|found| found.id),
-        Some(TopicId(0xFFFE))
-    );
-    assert_eq!(topics.add("one more", u16::MAX), None);
+    let names: Vec<String> = (0..IDS_MAX).map(|n| format!("{n:05}")).collect();
+    let mut topics = Topics::default();
+    let fitting: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .take_while(|name| topics.add(name, u16::MAX).is_some())
+        .collect();
+    let (mut topics, notes) = registered(&fitting);
+    let pages: std::collections::BTreeMap<u16, usize> =
+        notes.iter().map(|(number, page)| (*number, page.len())).collect();
+    let bytes: usize = pages.values().map(|len| len + NOTE_BYTES).sum();
+    assert!(bytes <= PAGES_BYTES_MAX && bytes + 3 + 5 + NOTE_BYTES > PAGES_BYTES_MAX);
+    assert_eq!(topics.add("one more than there is room for", u16::MAX), None);
+    assert_eq!(Topics::restore(&notes, true).bytes, bytes);
 }
 
 #[test]

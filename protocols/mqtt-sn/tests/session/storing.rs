@@ -156,3 +156,29 @@ fn a_connect_while_the_one_before_is_decided_about_publishes_no_will() {
         "the second CONNECT has kept the Will of the first"
     );
 }
+
+#[test]
+fn a_client_that_is_awake_does_not_wait_for_a_store_that_is_full() {
+    let mut net = Net::new();
+    let mut probe = net.probe();
+    let client = at(1);
+    net.connect(&client, kept("c"));
+    net.ask(
+        &client,
+        subscribe(1, Q1, TopicName::Name("a/#")),
+        &[suback(0, 1, Q1, Accepted)],
+    );
+    net.ask(&client, Message::Disconnect(Some(100)), &[BYE]);
+    probe.publish(&mut net.node, "a/b", "1", Q1);
+    net.node.hold_commits(true);
+    net.send(&client, Message::PingReq("c"));
+    assert!(net.node.complete_commit(), "it is awake");
+    net.node.store().fail(Some(Fault::Full));
+    net.node.hold_commits(false);
+    net.node.store().fail(None);
+    net.pass(5);
+    // Nobody has stored that it sleeps again, so that it asks once more.
+    net.send(&client, Message::PingReq("c"));
+    let got = net.take(&client);
+    assert!(matches!(got[..], [Message::Register { .. }]), "{got:?}");
+}

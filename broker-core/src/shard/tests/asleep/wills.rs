@@ -228,3 +228,27 @@ fn a_will_that_is_kept_at_the_goodbye_ends_with_the_session() {
         }
     }
 }
+
+#[test]
+fn who_comes_back_while_the_store_is_full_sleeps_on() {
+    let mut rig = Rig::new();
+    let watcher = rig.watch();
+    let link = rig.begin(doomed(600));
+    rig.fall_asleep(link, 60);
+    rig.publish("t", QoS::AtMostOnce, "0");
+    rig.is_full = true;
+    let link = rig.admit(Connect {
+        keeps_will: true,
+        ..sensor(600)
+    });
+    assert_eq!(rig.told(link), ["refused ServerUnavailable"]);
+    rig.is_full = false;
+    rig.secs(10);
+    assert_eq!(rig.drain(watcher, QoS::AtLeastOnce), [""; 0], "it is not lost");
+    let link = rig.wake(GUARD);
+    assert_eq!(rig.told(link), ["resumed", "0: 0", "drained"]);
+    rig.fall_asleep(link, 60);
+    rig.secs(60);
+    rig.slack();
+    assert_eq!(rig.drain(watcher, QoS::AtLeastOnce), ["w"]);
+}
