@@ -62,6 +62,23 @@ fn a_peer_goes_to_the_worker_of_its_client_and_on_to_others() {
 }
 
 #[test]
+fn a_peer_that_asks_in_answer_to_the_broker_goes_there_too() {
+    let workers = workers(2, &WorkerConfig::default());
+    let listener = listen_datagram(&workers, datagram_config(localhost()));
+    for n in 0..10 {
+        let client = Client::to(listener.address());
+        let (first, second) = (id_of(0, 2, n), id_of(1, 2, n));
+        client.send("Sopen");
+        assert_eq!(client.receive(), "open");
+        client.send(&format!("Snext {second}"));
+        client.send(&format!("Sconnect {first}"));
+        assert_eq!(client.receive(), format!("connected {first}"));
+        assert_eq!(client.receive(), format!("connected {second}"));
+        assert_eq!(client.ask("Sworker"), "worker-1");
+    }
+}
+
+#[test]
 fn peers_go_from_worker_to_worker_while_datagrams_are_under_way() {
     let workers = workers(3, &WorkerConfig::default());
     let listener = listen_datagram(&workers, datagram_config(localhost()));

@@ -18,8 +18,13 @@ use super::{
 };
 use crate::datagram::{DATAGRAM_BYTES_MAX, News, Origin, Place, RECEIVE_BATCH, RemoteRef, Track};
 
-/// Datagrams taken from one socket before another gets its turn.
+/// Datagrams taken from one socket before another gets its turn; those of one read are all looked at.
 const BUDGET: usize = 8 * RECEIVE_BATCH;
+
+/// How many the kernel has joined.
+fn datagrams_of(meta: &RecvMeta) -> usize {
+    meta.len.div_ceil(meta.stride.max(1)).max(1)
+}
 
 impl Worker {
     /// The socket was woken.
@@ -50,34 +55,43 @@ impl Worker {
         port.is_held_up = false;
         let mut buffer = mem::take(&mut self.datagrams.buffer);
         for of_group in [false, true] {
-            self.read_port(listener, of_group, &mut context, &mut buffer);
+            if self.read_port(listener, of_group, &mut context, &mut buffer) {
+                // By the waker, which queues a socket once, however many reasons there are.
+                waker.wake_by_ref();
+            }
         }
         self.datagrams.buffer = buffer;
     }
 
-    /// Reads until nothing is left or the budget is used up; then others have their turn.
-    fn read_port(&mut self, listener: u32, of_group: bool, context: &mut Context<'_>, buffer: &mut [u8]) {
+    /// Reads until nothing is left or the budget is used up; then others have their turn. True if more may be there.
+    fn read_port(
+        &mut self,
+        listener: u32,
+        of_group: bool,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> bool {
         let mut metas = [RecvMeta::default(); RECEIVE_BATCH];
         let mut budget = BUDGET;
         loop {
             let port = self.datagrams.port(listener);
             let Some(port) = port.filter(|port| !of_group || port.group.is_some()) else {
-                return;
+                return false;
             };
             if budget == 0 {
-                return self.ready.push(Source::Socket(listener));
+                return true;
             }
             let io = port.group.as_ref().filter(|_| of_group).unwrap_or(&port.io);
             match io.poll_receive(context, buffer, &mut metas) {
-                Poll::Pending => return,
+                Poll::Pending => return false,
                 Poll::Ready(Err(_)) => {
                     port.tally.errors.add(1);
                     budget -= RECEIVE_BATCH.min(budget);
                 }
                 Poll::Ready(Ok(count)) => {
-                    budget -= count.clamp(1, budget);
                     let bound = io.address();
                     let parts = buffer.chunks(DATAGRAM_BYTES_MAX);
+                    budget = budget.saturating_sub(metas[..count].iter().map(datagrams_of).sum());
                     for (meta, part) in metas[..count].iter().zip(parts) {
                         let origin = Origin::new(bound, meta);
                         let joined = &part[..meta.len];
@@ -349,6 +363,10 @@ impl Worker {
     /// Such a datagram, on the worker of the common peer.
     pub(super) fn common_input(&mut self, listener: u32, datagram: &[u8]) {
         let now = self.now;
+        if self.ending.is_some() {
+            // One that had been forwarded. A new peer would keep the worker from ending.
+            return self.drop_datagram(listener, "server_shutting_down");
+        }
         let Some(port) = self.datagrams.port(listener) else {
             return;
         };

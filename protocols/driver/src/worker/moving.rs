@@ -33,11 +33,21 @@ impl Worker {
     }
 
     /// The link goes there at the end of the turn; what its peer asks until then goes with it.
-    pub(super) fn prepare_move(&mut self, id: LinkId, to: ShardId, requests: Vec<Request>) {
+    pub(super) fn prepare_move(&mut self, id: LinkId, to: ShardId) {
         if let Some(link) = self.links.get_mut(id) {
-            link.moving = Some(Box::new(Move { to, requests }));
+            link.moving = Some(Box::new(Move {
+                to,
+                requests: Vec::new(),
+            }));
         }
         self.touch(id);
+    }
+
+    /// Keeps requests of a link that goes elsewhere.
+    pub(super) fn postpone(&mut self, id: LinkId, requests: impl Iterator<Item = Request>) {
+        if let Some(moving) = self.links.get_mut(id).and_then(|link| link.moving.as_mut()) {
+            moving.requests.extend(requests);
+        }
     }
 
     /// Sends the link to its worker.

@@ -1,6 +1,6 @@
 //! Between peers and the shard, and onto the sockets.
 
-use broker_core::{Close, Effects, Event, LinkId, Peer, Timestamp, shard::Output};
+use broker_core::{Close, Effects, Event, LinkId, Peer, Request, Timestamp, shard::Output};
 
 use super::{
     Worker,
@@ -58,21 +58,35 @@ impl Worker {
             return;
         }
         let mut requests = std::mem::replace(&mut self.requests, std::mem::take(&mut self.spare_requests));
-        if let Some(moving) = self.links.get_mut(id).and_then(|link| link.moving.as_mut()) {
-            moving.requests.append(&mut requests);
-        }
         let mut rest = requests.drain(..);
         while let Some(request) = rest.next() {
-            if let Some(to) = self.destination(id, &request) {
-                let requests = std::iter::once(request).chain(rest.by_ref()).collect();
-                self.prepare_move(id, to, requests);
-                break;
-            }
-            self.shard.handle(self.now, id, request);
-            self.drain_shard();
+            let Some(request) = self.ask_shard(id, request) else {
+                self.drain_shard();
+                continue;
+            };
+            self.postpone(id, std::iter::once(request).chain(rest.by_ref()));
         }
         drop(rest);
         self.spare_requests = requests;
+    }
+
+    /// Passes a request to the shard, unless it has to go elsewhere with its link: then it comes back.
+    fn ask_shard(&mut self, id: LinkId, request: Request) -> Option<Request> {
+        if self.links.get(id).is_some_and(|link| link.moving.is_some()) {
+            return Some(request);
+        }
+        if let Request::Connect(_) = request {
+            if let Some(to) = self.destination(id, &request) {
+                self.prepare_move(id, to);
+                return Some(request);
+            }
+            if let Some(link) = self.links.get_mut(id) {
+                // Of the connection that begins, the shard was not told.
+                link.congested = false;
+            }
+        }
+        self.shard.handle(self.now, id, request);
+        None
     }
 
     /// Does what the shard wants done, until it wants nothing more.
@@ -93,8 +107,8 @@ impl Worker {
     fn deliver(&mut self, id: LinkId, event: Event) {
         let now = self.now;
         self.call_peer(id, |peer, effects| peer.handle_event(now, event, effects));
-        for request in self.requests.drain(..) {
-            self.shard.handle(now, id, request);
+        if !self.requests.is_empty() {
+            self.submit_later(id);
         }
         let high_water = self.config.high_water_bytes;
         if let Some(link) = self.links.get_mut(id)
@@ -106,6 +120,19 @@ impl Worker {
             self.counters.congestion_events.add(1);
             self.shard.handle_congestion(now, id, true);
         }
+    }
+
+    /// Like [`Worker::submit`], within [`Worker::drain_shard`]: what the shard has to say to it comes in its turn.
+    fn submit_later(&mut self, id: LinkId) {
+        let mut requests = std::mem::take(&mut self.requests);
+        let mut rest = requests.drain(..);
+        while let Some(request) = rest.next() {
+            if let Some(request) = self.ask_shard(id, request) {
+                self.postpone(id, std::iter::once(request).chain(rest.by_ref()));
+            }
+        }
+        drop(rest);
+        self.requests = requests;
     }
 
     /// Writes the sockets in the middle of a turn that produces much. Nothing else about the links changes, since

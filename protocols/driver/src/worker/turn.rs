@@ -284,12 +284,19 @@ impl Worker {
         }
         if !self.is_held_up {
             for source in std::mem::take(&mut self.held_up) {
-                self.ready.push(source);
-                if let Source::Link(id) = source
-                    && let Some(link) = self.links.get_mut(id)
-                {
-                    link.held_up = false;
-                    self.touch(id);
+                match source {
+                    Source::Link(id) => {
+                        self.ready.push(source);
+                        if let Some(link) = self.links.get_mut(id) {
+                            link.held_up = false;
+                            self.touch(id);
+                        }
+                    }
+                    Source::Socket(listener) => {
+                        if let Some(port) = self.datagrams.port(listener) {
+                            port.wake.1.wake_by_ref();
+                        }
+                    }
                 }
             }
         }

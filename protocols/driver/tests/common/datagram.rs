@@ -117,6 +117,7 @@ impl Endpoint for ToyEndpoint {
                     identity: stranger.identity.cloned(),
                     client: None,
                     connected: None,
+                    next: None,
                     heard: None,
                 }));
             }
@@ -136,6 +137,7 @@ impl Endpoint for ToyEndpoint {
             identity: None,
             client: None,
             connected: None,
+            next: None,
             heard: Some(self.heard.clone()),
         })
     }
@@ -160,6 +162,8 @@ struct ToyPeer {
     /// Whom it asked to be.
     client: Option<String>,
     connected: Option<String>,
+    /// Whom it asks to be once it is connected.
+    next: Option<String>,
     /// Set for the common peer.
     heard: Option<Heard>,
 }
@@ -229,6 +233,7 @@ impl Peer for ToyPeer {
         }
         match text.split_once(' ').unwrap_or((text, "")) {
             ("connect", id) => self.connect(id, effects),
+            ("next", id) => self.next = Some(id.to_owned()),
             ("identity", _) => match &self.identity {
                 Some(Identity::Psk(name)) => put(effects, name.as_bytes()),
                 other => put(effects, format!("{other:?}").as_bytes()),
@@ -259,6 +264,9 @@ impl Peer for ToyPeer {
                 let client = connected.client.client_id.to_string();
                 put(effects, format!("connected {client}").as_bytes());
                 self.connected = Some(client);
+                if let Some(next) = self.next.take() {
+                    self.connect(&next, effects);
+                }
             }
             Event::Close(closing) => {
                 self.client = None;
