@@ -17,7 +17,7 @@ const CLIENT_ID_BYTES_MAX: usize = 65_535;
 /// Run an MQTT-SN gateway in front of another broker
 ///
 /// MQTT-SN clients (UDP, DTLS) on one side, a broker that speaks MQTT 3.1.1 (TCP or TLS) on the other. It runs in the foreground, prints
-/// what listens where, then `ready`; SIGTERM tells all clients and ends it.
+/// what listens where, then `ready`; SIGTERM tells all clients and ends it, SIGHUP reads certificates and keys again.
 ///
 /// By default each client has a connection of its own to the broker, under its own client id: the broker has its session, its
 /// Will and its rules. With --aggregate all clients share one connection, and the gateway has their sessions, in memory.
@@ -91,7 +91,7 @@ impl RelayArgs {
         let _log = telemetry::install(settings.log);
         relay::run(&upstream, &settings.mqttsn).map_err(|error| match error {
             RunError::Settings(text) => Failure::Usage(text),
-            RunError::Listen { .. } | RunError::Io(_) => Failure::Runtime(error.to_string()),
+            RunError::Listen(_) | RunError::Io(_) => Failure::Runtime(error.to_string()),
         })?;
         Ok(String::new())
     }

@@ -7,7 +7,7 @@ use mqtt_sn::codec::{Message, MsgId, Publish, PublishQoS, ReturnCode, Topic, Top
 
 use crate::{
     application::{Application, Received},
-    process::{everywhere, gateway, tidegate, tidegate_broker},
+    process::{PATIENCE, everywhere, gateway, tidegate, tidegate_broker},
     sensor::Sensor,
 };
 
@@ -264,4 +264,42 @@ fn wrong_options_are_told() {
         assert_eq!(output.status.code(), Some(2), "{told}");
         assert!(told.contains(text), "{told}");
     }
+}
+
+#[test]
+fn what_is_sent_to_everyone_is_heard() {
+    let broker = tidegate_broker("tcp:default", &[]);
+    // A port that nobody else has, of the network of all that is 127.x.x.x.
+    let port = UdpSocket::bind("127.255.255.255:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let everyone = format!("127.255.255.255:{port}");
+    let broadcast = format!("gateway.mqttsn.broadcast={everyone}");
+    let gateway = gateway(&format!("mqtt://{}", broker.address), &["--set", &broadcast]);
+    let searcher = UdpSocket::bind("127.0.0.1:0").unwrap();
+    searcher.set_broadcast(true).unwrap();
+    searcher.set_read_timeout(Some(PATIENCE)).unwrap();
+    searcher.send_to(b"\x03\x01\x01", &everyone).unwrap();
+    let mut buffer = [0; 16];
+    let (len, from) = searcher.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..len], b"\x03\x02\x01", "GWINFO of gateway 1");
+    assert_eq!(from.to_string(), gateway.address);
+}
+
+#[test]
+fn a_port_in_use_is_told() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let bind = format!("gateway.mqttsn.listeners.udp.default.bind=127.0.0.1:{port}");
+    let options = ["mqttsn-gateway", "--broker", "mqtt://localhost", "--set", &bind];
+    let output = tidegate(&options).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains(&format!("port {port} is in use")), "{told}");
+    assert!(
+        told.contains("gateway.mqttsn.listeners.udp.default.bind"),
+        "{told}"
+    );
 }

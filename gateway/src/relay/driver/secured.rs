@@ -43,6 +43,11 @@ impl Secured {
         })
     }
 
+    /// Handshakes that begin from now on are held with this.
+    pub(super) fn reconfigure(&mut self, server: Arc<DtlsServer>) {
+        self.associations.reconfigure(server);
+    }
+
     /// Who is at this address.
     pub(super) fn identity_of(&self, address: SocketAddr) -> Option<&Identity> {
         self.sessions

@@ -8,7 +8,7 @@ use std::{
 };
 
 use broker_core::Timestamp;
-use driver::{Clock, PskLookup, dtls::DtlsServer};
+use driver::{BindError, Clock, PskLookup, dtls::DtlsServer};
 use mqtt_sn::endpoint::Endpoint;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -18,7 +18,7 @@ use tokio::{
 use super::{Happenings, Relay, links::Links, secured::Secured, tcp::Target, tls, udp::Socket};
 use crate::{
     auth::PskTable,
-    config::{Bind, DatagramListener, MqttSn},
+    config::{DatagramListener, MqttSn},
     node::peer_settings,
     relay::{
         aggregated::{Aggregated, Introduction},
@@ -41,21 +41,15 @@ pub enum RunError {
     #[error("{0}")]
     Settings(String),
     /// A listener cannot be opened.
-    #[error("cannot listen on {listener} at {bind}: {cause}")]
-    Listen {
-        /// Which.
-        listener: String,
-        /// Where.
-        bind: Bind,
-        /// Why not.
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] BindError),
     /// The operating system refuses something else.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
 
-/// Runs the gateway until SIGTERM or SIGINT. Prints on standard output what listens where, then `ready`.
+/// Runs the gateway until SIGTERM or SIGINT. Prints on standard output what listens where, then `ready`. SIGHUP reads
+/// the files of DTLS and TLS again.
 ///
 /// # Errors
 ///
@@ -68,11 +62,18 @@ pub fn run(upstream: &settings::Upstream, downstream: &MqttSn) -> Result<(), Run
         // Before the listeners: a signal that comes early must not kill the process half-way.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let (mut relay, mut happenings) = Relay::start(upstream, downstream).await?;
-        tokio::select! {
-            () = relay.serve(&mut happenings) => {}
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                () = relay.serve(&mut happenings) => {}
+                _ = hangup.recv() => match relay.reload(upstream, downstream) {
+                    Ok(()) => tracing::info!("certificates and keys reloaded"),
+                    Err(error) => tracing::error!(%error, "certificates and keys not reloaded; the old ones stay"),
+                },
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
         }
         relay.end(&mut happenings).await;
         Ok(())
@@ -128,9 +129,9 @@ async fn open_sockets(downstream: &MqttSn) -> Result<Vec<Socket>, RunError> {
         let endpoint = Box::new(Endpoint::new(settings, true, seed()?));
         let secured = secured(listener)?;
         let socket = Socket::open(listener, downstream.broadcast.address(), endpoint, secured).await;
-        sockets.push(socket.map_err(|cause| RunError::Listen {
-            listener: listener.id(),
-            bind: listener.bind,
+        sockets.push(socket.map_err(|(address, cause)| BindError {
+            listener: listener.id().into(),
+            address,
             cause,
         })?);
     }
@@ -144,6 +145,14 @@ async fn open_sockets(downstream: &MqttSn) -> Result<Vec<Socket>, RunError> {
 
 /// The DTLS of a listener; `None`, if it speaks none.
 fn secured(listener: &DatagramListener) -> Result<Option<Secured>, RunError> {
+    let associations_max = listener.max_connections.unwrap_or(usize::MAX);
+    dtls_server(listener)?
+        .map(|server| Secured::new(server, associations_max))
+        .transpose()
+}
+
+/// What the files of a DTLS listener hold.
+fn dtls_server(listener: &DatagramListener) -> Result<Option<Arc<DtlsServer>>, RunError> {
     let located = |error: String| RunError::Settings(format!("{}: {error}", listener.key()));
     let psk: Option<PskLookup> = match &listener.dtls.psk_file {
         None => None,
@@ -156,8 +165,18 @@ fn secured(listener: &DatagramListener) -> Result<Option<Secured>, RunError> {
         return Ok(None);
     };
     let server = DtlsServer::load(&dtls).map_err(|error| located(error.to_string()))?;
-    let associations_max = listener.max_connections.unwrap_or(usize::MAX);
-    Secured::new(server, associations_max).map(Some)
+    Ok(Some(server))
+}
+
+fn target(settings: &settings::Upstream) -> Result<Target, RunError> {
+    let tls = match settings.broker.is_tls {
+        true => Some(tls::connector(settings).map_err(RunError::Settings)?),
+        false => None,
+    };
+    Ok(Target {
+        url: settings.broker.clone(),
+        tls,
+    })
 }
 
 impl Relay {
@@ -165,10 +184,7 @@ impl Relay {
         settings: &settings::Upstream,
         downstream: &MqttSn,
     ) -> Result<(Relay, Happenings), RunError> {
-        let tls = match settings.broker.is_tls {
-            true => Some(tls::connector(settings).map_err(RunError::Settings)?),
-            false => None,
-        };
+        let target = Arc::new(target(settings)?);
         let sockets = open_sockets(downstream).await?;
         let (tell, happenings) = mpsc::channel(HAPPENINGS_MAX);
         let mut out = io::stdout().lock();
@@ -189,10 +205,7 @@ impl Relay {
             links: Links::new(),
             upstream: state_machine(settings, seed()?),
             connections: HashMap::new(),
-            target: Arc::new(Target {
-                url: settings.broker.clone(),
-                tls,
-            }),
+            target,
             tell,
             requests: VecDeque::new(),
             sealed: Vec::new(),
@@ -202,5 +215,20 @@ impl Relay {
         relay.upstream.start(relay.clock.now(), &mut output);
         relay.settle(output);
         Ok((relay, happenings))
+    }
+    /// Reads the files of DTLS and TLS again, for handshakes from now on. If one of them cannot be used, nothing changes.
+    fn reload(&mut self, settings: &settings::Upstream, downstream: &MqttSn) -> Result<(), RunError> {
+        let target = target(settings)?;
+        let servers = downstream
+            .enabled_listeners()
+            .map(dtls_server)
+            .collect::<Result<Vec<_>, _>>()?;
+        self.target = Arc::new(target);
+        for (socket, server) in self.sockets.iter_mut().zip(servers) {
+            if let (Some(secured), Some(server)) = (&mut socket.secured, server) {
+                secured.reconfigure(server);
+            }
+        }
+        Ok(())
     }
 }

@@ -2,12 +2,12 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    task::{Context, Poll, ready},
+    net::{IpAddr, SocketAddr},
+    task::{Context, Poll},
 };
 
 use broker_core::{Endpoint, LinkId};
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::{io::ReadBuf, net::UdpSocket};
 
 use super::secured::Secured;
@@ -18,6 +18,8 @@ pub(super) struct Socket {
     /// As a listener is named: `mqttsn:udp:default`.
     pub(super) name: String,
     socket: UdpSocket,
+    /// Where the broadcast address is heard, if `socket` does not hear it.
+    group: Option<UdpSocket>,
     pub(super) local: SocketAddr,
     pub(super) endpoint: Box<dyn Endpoint>,
     /// The peer that takes what needs no connection.
@@ -32,35 +34,26 @@ pub(super) struct Socket {
 const HOPS: u32 = 1;
 
 impl Socket {
-    /// Opens the socket of `listener`.
+    /// Opens the socket of `listener`. With what it fails comes the address that was at fault.
     pub(super) async fn open(
         listener: &DatagramListener,
         broadcast: Option<SocketAddr>,
         endpoint: Box<dyn Endpoint>,
         secured: Option<Secured>,
-    ) -> io::Result<Socket> {
+    ) -> Result<Socket, (SocketAddr, io::Error)> {
         // Nobody has an association with everyone.
         let broadcast = broadcast.filter(|_| secured.is_none());
         let socket = bind_one(&listener.bind.candidates(), broadcast).await?;
-        let options = SockRef::from(&socket);
-        if let Some(bytes) = listener.recbuf {
-            options.set_recv_buffer_size(bytes)?;
-        }
-        if let Some(bytes) = listener.sndbuf {
-            options.set_send_buffer_size(bytes)?;
-        }
-        match broadcast.map(|address| address.ip()) {
-            Some(IpAddr::V4(group)) if group.is_multicast() => {
-                socket.join_multicast_v4(group, Ipv4Addr::UNSPECIFIED)?;
-            }
-            Some(IpAddr::V6(group)) if group.is_multicast() => socket.join_multicast_v6(&group, 0)?,
-            Some(_) => socket.set_broadcast(true)?,
-            None => {}
-        }
+        let local = configure(&socket, listener).map_err(|cause| (listener.bind.candidates()[0], cause))?;
+        let group = match broadcast {
+            Some(address) => join(&socket, local, address).map_err(|cause| (address, cause))?,
+            None => None,
+        };
         Ok(Socket {
             name: listener.id(),
-            local: socket.local_addr()?,
+            local,
             socket,
+            group,
             endpoint,
             common: None,
             broadcast,
@@ -76,8 +69,11 @@ impl Socket {
         buffer: &mut [u8],
     ) -> Poll<io::Result<(usize, SocketAddr)>> {
         let mut buffer = ReadBuf::new(buffer);
-        let from = ready!(self.socket.poll_recv_from(context, &mut buffer))?;
-        Poll::Ready(Ok((buffer.filled().len(), from)))
+        let mut from = self.socket.poll_recv_from(context, &mut buffer);
+        if let (Poll::Pending, Some(group)) = (&from, &self.group) {
+            from = group.poll_recv_from(context, &mut buffer);
+        }
+        from.map_ok(|from| (buffer.filled().len(), from))
     }
 
     /// Sends a datagram, or loses it, as the network does if the kernel's buffer is full.
@@ -106,19 +102,76 @@ impl Socket {
 }
 
 /// The first of the addresses that can be bound. One that sends to an IPv4 group or broadcast address has to be IPv4's.
-async fn bind_one(candidates: &[SocketAddr], broadcast: Option<SocketAddr>) -> io::Result<UdpSocket> {
+async fn bind_one(
+    candidates: &[SocketAddr],
+    broadcast: Option<SocketAddr>,
+) -> Result<UdpSocket, (SocketAddr, io::Error)> {
+    let fits =
+        |candidate: &&SocketAddr| broadcast.is_none_or(|address| address.is_ipv4() == candidate.is_ipv4());
     let mut failure = io::Error::new(
         io::ErrorKind::InvalidInput,
         "the broadcast address is not of the family of the address that is bound",
     );
-    for candidate in candidates {
-        if broadcast.is_some_and(|address| address.is_ipv4() != candidate.is_ipv4()) {
-            continue;
-        }
+    for candidate in candidates.iter().filter(fits) {
         match UdpSocket::bind(candidate).await {
             Ok(socket) => return Ok(socket),
             Err(error) => failure = error,
         }
     }
-    Err(failure)
+    Err((candidates[0], failure))
+}
+
+fn configure(socket: &UdpSocket, listener: &DatagramListener) -> io::Result<SocketAddr> {
+    let options = SockRef::from(socket);
+    if let Some(bytes) = listener.recbuf {
+        options.set_recv_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = listener.sndbuf {
+        options.set_send_buffer_size(bytes)?;
+    }
+    socket.local_addr()
+}
+
+/// Lets `socket` send to everyone. What is sent to everyone it hears itself if it is bound to all addresses and the same
+/// port, or else a socket does that is returned.
+fn join(socket: &UdpSocket, local: SocketAddr, broadcast: SocketAddr) -> io::Result<Option<UdpSocket>> {
+    let sender = SockRef::from(socket);
+    if broadcast.is_ipv4() {
+        sender.set_broadcast(true)?;
+    }
+    match (local.ip(), broadcast) {
+        (IpAddr::V4(interface), SocketAddr::V4(group))
+            if group.ip().is_multicast() && !interface.is_unspecified() =>
+        {
+            sender.set_multicast_if_v4(&interface)?;
+        }
+        (_, SocketAddr::V6(group)) if group.ip().is_multicast() && group.scope_id() != 0 => {
+            sender.set_multicast_if_v6(group.scope_id())?;
+        }
+        _ => {}
+    }
+    if local.ip().is_unspecified() && local.port() == broadcast.port() {
+        join_group(&sender, local, broadcast)?;
+        return Ok(None);
+    }
+    let group = socket2::Socket::new(Domain::for_address(broadcast), Type::DGRAM, Some(Protocol::UDP))?;
+    // Others on this machine may hear the group at its port as well.
+    group.set_reuse_address(true)?;
+    group.set_nonblocking(true)?;
+    group.bind(&broadcast.into())?;
+    join_group(&SockRef::from(&group), local, broadcast)?;
+    UdpSocket::from_std(group.into()).map(Some)
+}
+
+/// Makes the socket hear a multicast group, on the interface that has the address `local`.
+fn join_group(socket: &SockRef<'_>, local: SocketAddr, broadcast: SocketAddr) -> io::Result<()> {
+    match (local.ip(), broadcast) {
+        (IpAddr::V4(interface), SocketAddr::V4(group)) if group.ip().is_multicast() => {
+            socket.join_multicast_v4(group.ip(), &interface)
+        }
+        (_, SocketAddr::V6(group)) if group.ip().is_multicast() => {
+            socket.join_multicast_v6(group.ip(), group.scope_id())
+        }
+        _ => Ok(()),
+    }
 }
