@@ -12,7 +12,7 @@ use super::{
 const COLUMNS: usize = 80;
 
 /// Explains `key`: its value, default, range, origin and meaning. A key with placeholders is explained by its
-/// default object; the start of several keys lists them.
+/// default object; the start of several keys lists them, and those that may be written more than once.
 ///
 /// # Errors
 ///
@@ -39,6 +39,12 @@ pub fn explain(loaded: &Loaded, key: &str) -> Result<String, String> {
     for target in schema::targets(&loaded.settings) {
         if target.key().starts_with(&start) {
             let _ = writeln!(listing, "{}", assignment(loaded, &target));
+        }
+    }
+    for spec in schema::specs() {
+        let is_numbered = spec.pattern.contains("<n>") || spec.pattern.contains("<id>");
+        if is_numbered && spec.pattern.starts_with(&start) {
+            let _ = writeln!(listing, "# {}: {}", spec.pattern, spec.kind.allowed());
         }
     }
     if listing.is_empty() {

@@ -233,6 +233,16 @@ fn explanations() {
     ] {
         assert!(explain(&loaded, key).unwrap().starts_with(start), "{key}");
     }
+    let all = explain(&loaded, "gateway.mqttsn").unwrap();
+    let numbered = "# gateway.mqttsn.predefined.<id>: a topic name\n\
+                    # gateway.mqttsn.clients.<clientid>.predefined.<id>: a topic name\n";
+    assert!(all.contains(&format!("\n{key} = a/b\n")), "{all}");
+    assert!(all.ends_with(numbered), "{all}");
+    assert!(
+        explain(&loaded, "rewrite")
+            .unwrap()
+            .starts_with("# rewrite.<n>.action: ")
+    );
 }
 
 #[test]
