@@ -9,9 +9,12 @@
     reason = "the other client wants an Instant to count from, and OpenSSL lives in real time"
 )]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod fuzz;
 mod hostile;
 mod memory;
 mod openssl;
 mod settings;
 mod setup;
+mod webrtc;
