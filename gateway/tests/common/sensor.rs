@@ -6,39 +6,64 @@ use std::{
 };
 
 /// No test waits longer than this for anything; none passes by waiting.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// One client, with a socket of its own.
-pub(crate) struct Sensor {
+/// What brings datagrams to the gateway and back.
+pub(crate) trait Carrier {
+    fn send(&self, datagram: &[u8]);
+
+    /// Fills the buffer with the next one and says how long it is.
+    fn receive(&self, buffer: &mut [u8]) -> usize;
+}
+
+/// Plain UDP, from a socket of its own.
+pub(crate) struct Plain {
     socket: UdpSocket,
     gateway: SocketAddr,
 }
+
+impl Carrier for Plain {
+    fn send(&self, datagram: &[u8]) {
+        self.socket.send_to(datagram, self.gateway).unwrap();
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> usize {
+        let (len, from) = self.socket.recv_from(buffer).unwrap();
+        assert_eq!(from, self.gateway);
+        len
+    }
+}
+
+/// One client.
+pub(crate) struct Sensor<C = Plain>(pub(crate) C);
 
 impl Sensor {
     pub(crate) fn new(gateway: SocketAddr) -> Sensor {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Sensor { socket, gateway }
+        Sensor(Plain { socket, gateway })
     }
 
     /// The gateway is at another address from now on.
     pub(crate) fn turn_to(&mut self, gateway: SocketAddr) {
-        self.gateway = gateway;
+        self.0.gateway = gateway;
     }
+}
 
+impl<C: Carrier> Sensor<C> {
     /// Sends a message of this type (§5.2.2).
     pub(crate) fn say(&self, kind: u8, parts: &[&[u8]]) {
         let body = parts.concat();
         let mut message = vec![u8::try_from(body.len() + 2).unwrap(), kind];
         message.extend_from_slice(&body);
-        self.socket.send_to(&message, self.gateway).unwrap();
+        self.0.send(&message);
     }
 
     /// Type and body of the next message.
     pub(crate) fn hear(&self) -> (u8, Vec<u8>) {
         let mut buffer = [0; 1024];
-        let (len, from) = self.socket.recv_from(&mut buffer).unwrap();
-        assert_eq!((from, usize::from(buffer[0])), (self.gateway, len));
+        let len = self.0.receive(&mut buffer);
+        assert_eq!(usize::from(buffer[0]), len);
         (buffer[1], buffer[2..len].to_vec())
     }
 

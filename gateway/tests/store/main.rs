@@ -6,7 +6,11 @@
 )]
 
 mod command;
+mod keys;
 mod process;
+#[allow(dead_code, reason = "the tests without a process use the rest")]
+#[path = "../common/secured.rs"]
+mod secured;
 #[allow(dead_code, reason = "the tests without a process use the rest")]
 #[path = "../common/sensor.rs"]
 mod sensor;

@@ -36,6 +36,8 @@ pub(crate) struct Node {
     address: String,
     /// Where it speaks MQTT-SN.
     pub(crate) gateway: SocketAddr,
+    /// The same over DTLS, if it does.
+    pub(crate) secured: Option<SocketAddr>,
 }
 
 impl Node {
@@ -50,7 +52,7 @@ impl Node {
             .stderr(log)
             .spawn()
             .unwrap();
-        let (mut address, mut gateway) = (None, None);
+        let (mut address, mut gateway, mut secured) = (None, None, None);
         for line in BufReader::new(process.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
             match line
@@ -59,6 +61,7 @@ impl Node {
             {
                 Some(("tcp:default", found)) => address = Some(found.to_owned()),
                 Some(("mqttsn:udp:default", found)) => gateway = Some(found.parse().unwrap()),
+                Some(("mqttsn:dtls:default", found)) => secured = Some(found.parse().unwrap()),
                 _ if line == "ready" => break,
                 _ => {}
             }
@@ -67,6 +70,7 @@ impl Node {
             process,
             address: address.expect("the node says where it listens"),
             gateway: gateway.expect("the node says where it listens"),
+            secured,
         }
     }
 

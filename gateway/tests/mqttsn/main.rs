@@ -12,8 +12,12 @@ use tidegate::{
     embed::{Broker, Client, QoS, Subscription, block_on},
 };
 
+mod dtls;
 #[allow(dead_code, reason = "the tests of the executable use the rest")]
-#[path = "common/sensor.rs"]
+#[path = "../common/secured.rs"]
+mod secured;
+#[allow(dead_code, reason = "the tests of the executable use the rest")]
+#[path = "../common/sensor.rs"]
 mod sensor;
 
 use sensor::*;
