@@ -220,6 +220,7 @@ fn above_the_limit_nobody_new_is_opened() {
     let clients: Vec<Client> = (0..4).map(|_| Client::to(listener.address())).collect();
     for client in &clients[..3] {
         assert_eq!(client.ask("Sopen"), "open");
+        assert_eq!(client.ask("Stext"), "text");
     }
     clients[3].send("Sopen");
     wait_until(|| listener.counters().dropped.get("max_connections") == Some(&1));
@@ -227,6 +228,41 @@ fn above_the_limit_nobody_new_is_opened() {
     assert_eq!(clients[0].ask("Sbye"), "bye");
     wait_until(|| listener.connections() == 2);
     assert_eq!(clients[3].ask("Sopen"), "open");
+}
+
+#[test]
+fn a_flood_of_newcomers_displaces_itself_and_nobody_who_goes_on() {
+    let workers = workers(2, &WorkerConfig::default());
+    let config = driver::DatagramConfig {
+        max_connections: 60,
+        ..datagram_config(localhost())
+    };
+    let listener = listen_datagram(&workers, config);
+    let connected: Vec<Client> = (0..20).map(|_| Client::to(listener.address())).collect();
+    for (n, client) in connected.iter().enumerate() {
+        client.connect(&id_of(n as u16 % 2, 2, n));
+        assert_eq!(client.ask("Stext"), "text");
+    }
+    for round in 0..10 {
+        for n in 0..200 {
+            let flood = Client::to(listener.address());
+            flood.send(&format!("Sconnect {}", id_of(n % 2, 2, 100 + usize::from(n))));
+        }
+        // One that goes on gets in, wherever it belongs.
+        let late = Client::to(listener.address());
+        let id = format!("late-{round}");
+        late.insist(&format!("Sconnect {id}"), &format!("connected {id}"));
+        late.insist("Stext", "text");
+        for client in &connected {
+            client.insist("Sstill", "still");
+        }
+        assert_eq!(late.ask("Sbye"), "bye");
+    }
+    wait_until(|| listener.connections() <= 60);
+    assert!(
+        count(&workers, "closed_overload") > 1000,
+        "false addresses have given way"
+    );
 }
 
 #[test]

@@ -267,8 +267,10 @@ pub(super) static SPECS: &[Spec] = &[
             keyword: INFINITY,
         },
         access: Access::Datagram(DATAGRAM, lens!(max_connections)),
-        doc: "Clients that the listener knows at once, those that sleep included. Above it, datagrams of others are \
-              dropped and counted. UDP lets anybody pretend to be many: this is what bounds the memory that it costs.",
+        doc: "Clients that the listener knows at once, those that sleep included. Above it, a newcomer \
+              takes the place of the client that has said nothing since its first datagram, the oldest such one; if there \
+              is none, its datagrams are dropped and counted. UDP lets anybody pretend to be many: this is what bounds the \
+              memory that it costs.",
     },
     Spec {
         pattern: "gateway.mqttsn.listeners.<type>.<name>.mountpoint",

@@ -19,8 +19,9 @@ pub struct DatagramConfig {
     pub receive_buffer_bytes: Option<usize>,
     /// Bytes that the kernel keeps of what is to be sent; `None`: its default.
     pub send_buffer_bytes: Option<usize>,
-    /// Peers at a time; 0: no limit. Above it, datagrams of strangers that would need a peer are dropped (counted,
-    /// logged at most once a second).
+    /// Peers at a time; 0: no limit. Above it, a stranger takes the place of the oldest peer of which only one datagram
+    /// has come, since one may have a false address; if there is none, its datagrams are dropped (counted). Either is
+    /// logged at most once a second.
     pub max_connections: usize,
     /// Where [`Destination::Broadcast`](broker_core::Destination) goes. A multicast group is joined, so that what
     /// clients send to it is heard.

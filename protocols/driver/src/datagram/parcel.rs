@@ -56,6 +56,8 @@ pub(crate) enum News {
     },
     /// For the front: the peer is no more.
     Ended { remote: Remote, track: Track },
+    /// From the front: the peer has to give way to another.
+    Displaced { remote: Remote, track: Track },
     /// From the front: the association of a peer has ended.
     AssociationEnded {
         remote: Remote,

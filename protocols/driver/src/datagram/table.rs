@@ -60,9 +60,11 @@ pub(crate) struct Away {
     pub(crate) remote: Remote,
     pub(crate) to: ShardId,
     pub(crate) track: Track,
+    /// More than its first datagram has come for it.
+    pub(crate) has_gone_on: bool,
 }
 
-/// The peers of one socket: 24 bytes for each that is here, 88 for each that is away.
+/// The peers of one socket: 24 bytes for each that is here, 96 for each that is away.
 ///
 /// An entry of a peer that is here does not repeat its remote, so whoever asks says how to compare (`is`).
 #[derive(Debug, Default)]
@@ -84,6 +86,17 @@ impl Table {
         // The flow label of an IPv6 address is not part of whose it is.
         self.hasher
             .hash_one((remote.address.ip(), remote.address.port(), remote.node))
+    }
+
+    pub(crate) fn get_mut(
+        &mut self,
+        remote: RemoteRef<'_>,
+        is: impl Fn(LinkId) -> bool,
+    ) -> Option<&mut Place> {
+        let hash = self.hash(remote);
+        self.entries
+            .find_mut(hash, |entry| entry.hash == hash && entry.is(remote, &is))
+            .map(|entry| &mut entry.place)
     }
 
     pub(crate) fn get(&self, remote: RemoteRef<'_>, is: impl Fn(LinkId) -> bool) -> Option<&Place> {
@@ -130,6 +143,11 @@ impl Table {
             Place::Away(away) => Some(away),
             Place::Here(_) => None,
         }
+    }
+
+    /// Its peers.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// How many peers are away.
@@ -182,6 +200,7 @@ mod tests {
                 born: LinkId(9),
                 moves,
             },
+            has_gone_on: false,
         }))
     }
 

@@ -38,6 +38,12 @@ impl Seats {
         (self.max == 0 || before < self.max).then_some(permit)
     }
 
+    /// A place although none may be free: another one is about to be given back for it.
+    pub(crate) fn admit_in_place(self: &Arc<Seats>) -> Permit {
+        self.taken.fetch_add(1, Relaxed);
+        Permit(self.clone())
+    }
+
     /// Places taken.
     pub(crate) fn taken(&self) -> usize {
         self.taken.load(Relaxed)

@@ -165,7 +165,7 @@ impl Worker {
             return;
         };
         let links = &self.links;
-        match port.table.get(remote, |id| is_peer_of(links, id, remote)) {
+        match port.table.get_mut(remote, |id| is_peer_of(links, id, remote)) {
             Some(Place::Here(id)) => {
                 let id = *id;
                 if !self.offer_datagram(id, origin.local, datagram) {
@@ -174,6 +174,7 @@ impl Worker {
             }
             Some(Place::Away(away)) => {
                 let (to, track) = (away.to, away.track);
+                away.has_gone_on = true;
                 port.tally.forwarded.add(1);
                 let (remote, local) = (remote.to_remote(), origin.local);
                 let news = News::Datagram { remote, local, track };
@@ -195,6 +196,7 @@ impl Worker {
             return false;
         };
         let listener = route.listener;
+        route.has_gone_on = true;
         if let (Some(to), Some(remote)) = (to, &route.remote) {
             // It leaves at the end of the turn, and this follows it.
             let mut track = route.track;
@@ -279,10 +281,7 @@ impl Worker {
         local: SocketAddr,
         datagram: &[u8],
     ) {
-        let Some(port) = self.datagrams.port(listener) else {
-            return;
-        };
-        let Some(permit) = port.core.seats.admit() else {
+        let Some(permit) = self.admit(listener) else {
             return self.drop_datagram(listener, "max_connections");
         };
         let id = self.insert_datagram_link(listener, Some(remote.clone()), peer);
@@ -302,6 +301,12 @@ impl Worker {
             }
         }
         self.offer_datagram(id, local, datagram);
+        if let Some(link) = self.links.get_mut(id)
+            && let Io::Datagram(route) = &mut link.io
+        {
+            route.has_gone_on = false;
+        }
+        self.enter_newcomer(listener, &remote, id);
     }
 
     fn insert_datagram_link(&mut self, listener: u32, remote: Option<Remote>, peer: Box<dyn Peer>) -> LinkId {
@@ -317,6 +322,7 @@ impl Worker {
                     born,
                     moves: 0,
                 },
+                has_gone_on: false,
                 association: None,
             };
             Link::new(born, peer, Io::Datagram(Box::new(route)), ready)

@@ -8,6 +8,7 @@ mod input;
 mod link;
 mod mailbox;
 mod moving;
+mod newcomers;
 mod output;
 mod parcels;
 mod ports;

@@ -4,7 +4,7 @@ use broker_core::{Close, Effects, Event, LinkId, Peer, Request, Timestamp, shard
 
 use super::{
     Worker,
-    link::{Failure, Io, State, Written},
+    link::{Failure, Io, Link, State, Written},
 };
 use crate::websocket::close_code;
 
@@ -186,6 +186,27 @@ impl Worker {
         linger: bool,
         counter: impl FnOnce(&crate::Counters) -> &crate::Counter,
     ) {
+        self.end(id, close, linger, counter, |link| link.log_end(id, close));
+    }
+
+    /// Like [`Worker::end_link`], without a line in the log.
+    pub(super) fn end_link_quietly(
+        &mut self,
+        id: LinkId,
+        close: &Close,
+        counter: impl FnOnce(&crate::Counters) -> &crate::Counter,
+    ) {
+        self.end(id, close, false, counter, |_| ());
+    }
+
+    fn end(
+        &mut self,
+        id: LinkId,
+        close: &Close,
+        linger: bool,
+        counter: impl FnOnce(&crate::Counters) -> &crate::Counter,
+        log: impl FnOnce(&Link),
+    ) {
         let now = self.now;
         if self
             .call_peer(id, |peer, effects| peer.handle_closed(now, effects))
@@ -198,7 +219,7 @@ impl Worker {
         {
             counter(&self.counters).add(1);
             self.counters.count_end(close.reason);
-            link.log_end(id, close);
+            log(link);
             link.begin_close(linger, close_code(close.reason));
         }
         self.submit(id);

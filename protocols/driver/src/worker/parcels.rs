@@ -104,6 +104,7 @@ impl Worker {
                 reason,
             } => self.association_ended_elsewhere(listener, &remote, track, reason),
             News::Moved { remote, track, to } => self.moved(listener, &remote, track, to),
+            News::Displaced { remote, track } => self.displaced(listener, &remote, track),
             News::Ended { remote, track } => self.ended_elsewhere(listener, &remote, track),
         });
     }
@@ -202,6 +203,7 @@ impl Worker {
                 remote: remote.clone(),
                 to,
                 track,
+                has_gone_on: route.has_gone_on,
             };
             port.table
                 .set(RemoteRef::of(&remote), Place::Away(Box::new(away)), |_| false);

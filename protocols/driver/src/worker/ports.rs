@@ -1,6 +1,7 @@
 //! A worker's sockets of datagram listeners: opened, timed and closed.
 
 use std::{
+    collections::VecDeque,
     io, mem,
     net::IpAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -13,6 +14,7 @@ use super::{
     Worker,
     arena::Arena,
     link::Link,
+    newcomers::Newcomer,
     secured::Secured,
     wake::{Source, SourceWake},
 };
@@ -51,6 +53,8 @@ pub(super) struct Port {
     pub(super) secured: Option<Secured>,
     pub(super) endpoint: Box<dyn Endpoint>,
     pub(super) table: Table,
+    /// Peers that were opened here, the oldest first: all of which only one datagram has come, and some others.
+    pub(super) newcomers: VecDeque<Newcomer>,
     pub(super) common: Option<LinkId>,
     pub(super) wake: (Arc<SourceWake>, Waker),
     /// When the endpoint must be called.
@@ -71,6 +75,8 @@ pub(crate) struct Route {
     /// The address of this machine to which the client last sent something.
     pub(super) local: Option<IpAddr>,
     pub(super) track: Track,
+    /// More than its first datagram has come for it.
+    pub(super) has_gone_on: bool,
     /// The association on a DTLS listener, until it has ended.
     pub(super) association: Option<AssociationId>,
 }
@@ -197,6 +203,7 @@ impl Worker {
             secured,
             endpoint,
             table: Table::default(),
+            newcomers: VecDeque::new(),
             common: None,
             wake: (wake.clone(), Waker::from(wake)),
             blocked: Vec::new(),
