@@ -189,7 +189,7 @@ impl Node {
                 cause,
             })?;
             let open = mqttsn::Open::new(&self.workers, &settings.mqttsn, listener, keys)?;
-            self.stats.add_datagram_listener(&open.listener);
+            self.stats.add_datagram_listener(&open.listener, open.counters());
             self.mqttsn.push(open);
         }
         Ok(())

@@ -10,7 +10,9 @@ use driver::{
     DatagramConfig, DatagramListener, DtlsSettings, EndpointFactory, EndpointMeta, ListenError, ListenerInfo,
     PskLookup, Workers,
 };
-use mqtt_sn::{ClientInfoOverride, Predefined, Settings, Transport, codec::TopicId, endpoint};
+use mqtt_sn::{
+    ClientInfoOverride, Predefined, Settings, Transport, codec::TopicId, endpoint, peer::Counters,
+};
 
 use crate::{
     auth::{PskError, PskTable},
@@ -32,8 +34,8 @@ pub(super) struct Reload {
     pub(super) dtls: Option<DtlsSettings>,
 }
 
-/// The settings that new peers of a listener get; replaced at a reload.
-struct CurrentSettings(Mutex<Arc<Settings>>);
+/// The settings that new peers of a listener get, and the common one has; replaced at a reload.
+struct CurrentSettings(Arc<Mutex<Arc<Settings>>>);
 
 /// The keys for the next handshakes of a listener; replaced at a reload.
 type CurrentKeys = Arc<Mutex<Arc<PskTable>>>;
@@ -46,8 +48,8 @@ impl Open {
         listener: &config::DatagramListener,
         keys: Arc<PskTable>,
     ) -> Result<Open, ListenError> {
-        let settings = peer_settings(gateway, listener);
-        let peers = Arc::new(CurrentSettings(Mutex::new(Arc::clone(&settings))));
+        let settings = peer_settings(gateway, listener, Arc::default());
+        let peers = Arc::new(CurrentSettings(Arc::new(Mutex::new(Arc::clone(&settings)))));
         let keys = Arc::new(Mutex::new(keys));
         let mut first = None;
         for address in listener.bind.candidates() {
@@ -92,10 +94,15 @@ impl Open {
             .unwrap_or(&self.settings);
         let keys = configured.dtls.psk_file.as_deref().map(PskTable::read);
         Ok(Reload {
-            peers: peer_settings(gateway, configured),
+            peers: peer_settings(gateway, configured, self.counters()),
             keys: keys.transpose()?.map(Arc::new),
             dtls: configured.dtls_settings(lookup(configured, &self.keys)),
         })
+    }
+
+    /// What its peers count.
+    pub(super) fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.peers.get().counters)
     }
 
     /// Takes over what was prepared, for new peers and handshakes.
@@ -148,12 +155,21 @@ impl endpoint::Peers for CurrentSettings {
     }
 
     fn common(&self, client_id: &str, seed: u64) -> Box<dyn Peer> {
-        Box::new(mqtt_sn::Peer::common(self.get(), client_id, seed))
+        let current = CurrentSettings(Arc::clone(&self.0));
+        Box::new(mqtt_sn::Peer::common(
+            Arc::new(move || current.get()),
+            client_id,
+            seed,
+        ))
     }
 }
 
-/// Settings for the endpoints and peers of a listener.
-pub(crate) fn peer_settings(gateway: &MqttSn, listener: &config::DatagramListener) -> Arc<Settings> {
+/// Settings for the endpoints and peers of a listener, which count here.
+pub(crate) fn peer_settings(
+    gateway: &MqttSn,
+    listener: &config::DatagramListener,
+    counters: Arc<Counters>,
+) -> Arc<Settings> {
     let given = |text: &String| (!text.is_empty()).then(|| text.clone());
     let texts = &gateway.clientinfo_override;
     Arc::new(Settings {
@@ -183,6 +199,7 @@ pub(crate) fn peer_settings(gateway: &MqttSn, listener: &config::DatagramListene
             password: given(&texts.password),
             clientid: given(&texts.clientid),
         },
+        counters,
     })
 }
 
@@ -198,11 +215,14 @@ fn predefined(gateway: &MqttSn) -> Predefined {
     predefined
 }
 
-/// Adds up the counters of these listeners and of all peers.
-pub(super) fn count(listeners: &[Arc<DatagramListener>], visit: &mut dyn FnMut(&str, u64)) {
+/// Adds up the counters of these listeners and of their peers.
+pub(super) fn count(listeners: &[(Arc<DatagramListener>, Arc<Counters>)], visit: &mut dyn FnMut(&str, u64)) {
     let mut sums: BTreeMap<String, u64> = BTreeMap::new();
     let mut add = |name: String, value: u64| *sums.entry(name).or_insert(0) += value;
-    for listener in listeners {
+    for (listener, peers) in listeners {
+        for (name, value) in peers.iter() {
+            add(format!("mqttsn.{name}"), value);
+        }
         let counters = listener.counters();
         let named = [
             ("received", counters.received),
@@ -221,11 +241,6 @@ pub(super) fn count(listeners: &[Arc<DatagramListener>], visit: &mut dyn FnMut(&
         }
         add("mqttsn.clients.opened".to_owned(), counters.opened);
         add("mqttsn.clients.closed".to_owned(), counters.closed);
-    }
-    if !listeners.is_empty() {
-        for (name, value) in mqtt_sn::peer::counters().iter() {
-            add(format!("mqttsn.{name}"), value);
-        }
     }
     for (name, value) in sums {
         visit(&name, value);
@@ -263,7 +278,7 @@ mod tests {
                 topic: topic.to_owned(),
             });
         }
-        let settings = peer_settings(&gateway, &gateway.listeners[0]);
+        let settings = peer_settings(&gateway, &gateway.listeners[0], Arc::default());
         assert_eq!(&*settings.connection.listener, "mqttsn:udp:default");
         assert_eq!(&*settings.mountpoint, "m/");
         assert_eq!(
@@ -279,7 +294,7 @@ mod tests {
         gateway.listeners[0].mountpoint = "own/".to_owned();
         gateway.broadcast = config::Broadcast::On;
         gateway.session_expiry_interval = std::time::Duration::from_secs(u32::MAX.into());
-        let settings = peer_settings(&gateway, &gateway.listeners[0]);
+        let settings = peer_settings(&gateway, &gateway.listeners[0], Arc::default());
         assert_eq!(&*settings.mountpoint, "own/");
         assert_eq!(settings.advertise_interval, Some(gateway.advertise_interval));
         assert_eq!(settings.session_expiry_interval, u32::MAX);

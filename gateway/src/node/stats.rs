@@ -29,7 +29,7 @@ pub(super) struct NodeStats {
     shards: RwLock<Vec<(Arc<Metrics>, Arc<Stats>)>>,
     workers: OnceLock<Vec<Arc<Counters>>>,
     /// Those that are open; the node has them.
-    datagram_listeners: RwLock<Vec<Weak<DatagramListener>>>,
+    datagram_listeners: RwLock<Vec<(Weak<DatagramListener>, Arc<mqtt_sn::peer::Counters>)>>,
     store: OnceLock<StorageStats>,
     /// The store's [`Condition`], as a number.
     condition: AtomicU8,
@@ -68,11 +68,15 @@ impl NodeStats {
     }
 
     /// Tells it of a listener of MQTT-SN.
-    pub(super) fn add_datagram_listener(&self, listener: &Arc<DatagramListener>) {
+    pub(super) fn add_datagram_listener(
+        &self,
+        listener: &Arc<DatagramListener>,
+        peers: Arc<mqtt_sn::peer::Counters>,
+    ) {
         let listeners = self.datagram_listeners.write();
         listeners
             .unwrap_or_else(PoisonError::into_inner)
-            .push(Arc::downgrade(listener));
+            .push((Arc::downgrade(listener), peers));
     }
 
     /// Tells it what to say of the store.
@@ -195,7 +199,10 @@ impl SysSource for NodeStats {
         self.transport(visit);
         let listeners = self.datagram_listeners.read();
         let listeners = listeners.unwrap_or_else(PoisonError::into_inner);
-        let open: Vec<_> = listeners.iter().filter_map(Weak::upgrade).collect();
+        let open = listeners
+            .iter()
+            .filter_map(|(listener, peers)| Some((listener.upgrade()?, Arc::clone(peers))));
+        let open: Vec<_> = open.collect();
         mqttsn::count(&open, visit);
     }
 

@@ -270,6 +270,7 @@ fn settings(mountpoint: &str) -> Settings {
             clients: [("c".into(), [(TopicId(7), Arc::from("predefined/own"))].into())].into(),
         }),
         clientinfo_override: mqtt_sn::ClientInfoOverride::default(),
+        counters: Arc::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use broker_core::ConnectionInfo;
 
-use crate::codec::TopicId;
+use crate::{codec::TopicId, peer::Counters};
 
 /// Settings of one listener.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub struct Settings {
     pub predefined: Arc<Predefined>,
     /// What stands in place of what an MQTT-SN client cannot say.
     pub clientinfo_override: ClientInfoOverride,
+    /// What its peers count; the settings that take the place of these have the same.
+    pub counters: Arc<Counters>,
 }
 
 /// From where a client that is asleep may wake (PINGREQ with its client id). On a secured listener its identity must be

@@ -125,7 +125,7 @@ async fn open_sockets(downstream: &MqttSn) -> Result<Vec<Socket>, RunError> {
             let text = format!("{}: this gateway knows no mountpoints", listener.id());
             return Err(RunError::Settings(text));
         }
-        let settings = peer_settings(downstream, listener);
+        let settings = peer_settings(downstream, listener, Arc::default());
         let endpoint = Box::new(Endpoint::new(settings, true, seed()?));
         let secured = secured(listener)?;
         let socket = Socket::open(listener, downstream.broadcast.address(), endpoint, secured).await;

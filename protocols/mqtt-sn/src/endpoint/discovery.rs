@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::{Settings, words};
 use crate::codec::{Message, Node};
 
-/// Searchers that wait for their answer; above it, new ones are dropped.
+/// Searchers that wait for their answer; above it, new ones are answered at once, or dropped if these are too many.
 const SEARCHERS_MAX: usize = 256;
 
 /// Time between two GWINFO to everyone.
@@ -115,7 +115,11 @@ impl Discovery {
             transmits.push(self.broadcast(now, radius, &gw_info));
         }
         for searcher in self.searchers.extract_if(.., |searcher| searcher.due <= now) {
-            transmits.push(reply(&searcher.remote, searcher.radius, &gw_info));
+            transmits.push(self::gw_info(
+                &searcher.remote,
+                searcher.radius,
+                settings.gateway_id,
+            ));
         }
         if self.searchers.is_empty() {
             self.searchers = Vec::new();
@@ -140,6 +144,15 @@ impl Discovery {
 /// Draws the time after which a SEARCHGW is answered (T_GWINFO, §6.1).
 pub(super) fn delay(settings: &Settings, random: &mut Random) -> Duration {
     random.up_to(settings.gwinfo_delay_max)
+}
+
+/// GWINFO for one searcher.
+pub(super) fn gw_info(remote: &Remote, radius: u8, gateway_id: u8) -> Transmit {
+    let message = Message::GwInfo {
+        gateway_id,
+        address: &[],
+    };
+    reply(remote, radius, &message)
 }
 
 /// A datagram for `remote`, in an envelope if it is a node. The forwarder broadcasts it within `radius`.

@@ -2,7 +2,7 @@
 //!
 //! A stranger that says CONNECT, or PINGREQ with its client id to wake, gets a peer. Whoever says something that only a
 //! connected client may say, is told by a DISCONNECT that it is not (§6.12, §6.13), which is as short as the shortest
-//! question: each stranger once a second at most, all together a thousand times. Everything else is dropped and counted
+//! question: each stranger once a second at most, those of one host a hundred times, all together a thousand times. Everything else is dropped and counted
 //! under one of the [words].
 
 mod answers;
@@ -44,6 +44,8 @@ pub struct Endpoint {
     discovery: Discovery,
     neighbours: Arc<Neighbours>,
     answers: Answers,
+    /// Of searchers that do not wait: others must not be able to use these up.
+    search_answers: Answers,
     random: Random,
 }
 
@@ -62,6 +64,7 @@ impl Endpoint {
             common_client_id: common_client_id(&settings),
             discovery: Discovery::new(&settings, is_first),
             answers: Answers::new(random.next()),
+            search_answers: Answers::new(random.next()),
             neighbours: Arc::default(),
             settings,
             peers,
@@ -82,6 +85,7 @@ impl Endpoint {
         remote: &Remote,
         local: IpAddr,
         message: &Message<'_>,
+        transmits: &mut Vec<Transmit>,
     ) -> Result<(), &'static str> {
         match *message {
             Message::SearchGw { radius } => {
@@ -90,7 +94,13 @@ impl Endpoint {
                     return Ok(());
                 }
                 let delay = discovery::delay(&self.settings, &mut self.random);
-                self.discovery.search(now, remote, radius, to_everyone, delay)
+                let searched = self.discovery.search(now, remote, radius, to_everyone, delay);
+                if searched.is_err() && self.search_answers.allow(now, remote).is_ok() {
+                    // A flood of searchers must not hide the gateway. The delay only spares the air.
+                    transmits.push(discovery::gw_info(remote, radius, self.settings.gateway_id));
+                    return Ok(());
+                }
+                searched
             }
             Message::Advertise { gateway_id, duration } => {
                 let interval = Duration::from_secs(u64::from(duration));
@@ -202,7 +212,9 @@ impl broker_core::Endpoint for Endpoint {
         let done = match Message::decode(datagram) {
             Err(error) => self.refuse(now, remote, datagram, &error, transmits),
             Ok(message) => match on_stranger(&message) {
-                OnStranger::Discovery => self.discover(now, remote, stranger.local.ip(), &message),
+                OnStranger::Discovery => {
+                    self.discover(now, remote, stranger.local.ip(), &message, transmits)
+                }
                 OnStranger::Answer => self.answer(now, remote, &Message::Disconnect(None), transmits),
                 OnStranger::Drop(word) => Err(word),
                 OnStranger::Open => {

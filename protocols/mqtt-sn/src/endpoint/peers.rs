@@ -16,6 +16,11 @@ impl Peers for Own {
     }
 
     fn common(&self, client_id: &str, seed: u64) -> Box<dyn Peer> {
-        Box::new(peer::Peer::common(Arc::clone(&self.0), client_id, seed))
+        let settings = Arc::clone(&self.0);
+        Box::new(peer::Peer::common(
+            Arc::new(move || Arc::clone(&settings)),
+            client_id,
+            seed,
+        ))
     }
 }

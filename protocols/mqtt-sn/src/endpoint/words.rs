@@ -16,7 +16,7 @@ pub const ANSWERED_BEFORE: &str = "answered_before";
 /// A stranger who got no answer, because too many others did.
 pub const TOO_MANY_ANSWERS: &str = "too_many_answers";
 
-/// A SEARCHGW that finds too many others waiting for their answers.
+/// A SEARCHGW that finds too many others waiting for their answers, and too many that were answered at once.
 pub const SEARCHERS_FULL: &str = "searchers_full";
 
 /// Another gateway that uses this one's id.

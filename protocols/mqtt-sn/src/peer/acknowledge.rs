@@ -4,7 +4,6 @@ use broker_core::{Delivery, PacketId, QoS, ReasonCode, Request};
 
 use super::{
     Io,
-    counters::counters,
     outgoing::{Inflight, Item, Registering},
     state::{Connection, Phase},
     timers::Retry,
@@ -23,11 +22,11 @@ impl Connection {
         io: &mut Io<'_, '_>,
     ) {
         let Some(mut outgoing) = self.outgoing.take() else {
-            return counters().received_unexpected.inc();
+            return io.settings.counters.received_unexpected.inc();
         };
         let is_it = |register: &&mut Registering| register.msg_id == msg_id && register.topic_id == topic_id;
         match (outgoing.register.as_mut().filter(is_it), return_code) {
-            (None, _) => counters().received_unexpected.inc(),
+            (None, _) => io.settings.counters.received_unexpected.inc(),
             (Some(_), ReturnCode::Accepted) => {
                 outgoing.register = None;
                 self.confirm(topic_id);
@@ -49,7 +48,7 @@ impl Connection {
                 let waiting = std::mem::take(&mut outgoing.waiting);
                 for item in waiting {
                     if refused(&item) {
-                        counters().delivery_refused.inc();
+                        io.settings.counters.delivery_refused.inc();
                         refuse(&item.delivery, io);
                     } else {
                         outgoing.waiting.push_back(item);
@@ -88,7 +87,7 @@ impl Connection {
             Some((outgoing, at))
         });
         let Some((outgoing, at)) = found else {
-            return counters().received_unexpected.inc();
+            return io.settings.counters.received_unexpected.inc();
         };
         let Inflight::Published {
             id,
@@ -97,12 +96,12 @@ impl Connection {
             retry,
         } = &mut outgoing.inflight[at]
         else {
-            return counters().received_unexpected.inc();
+            return io.settings.counters.received_unexpected.inc();
         };
         let (id, is_exactly_once) = (*id, item.delivery.qos == QoS::ExactlyOnce);
         match return_code {
             // It is for QoS 1; QoS 2 goes on with PUBREC.
-            ReturnCode::Accepted if is_exactly_once => counters().received_unexpected.inc(),
+            ReturnCode::Accepted if is_exactly_once => io.settings.counters.received_unexpected.inc(),
             ReturnCode::Accepted => {
                 outgoing.inflight.remove(at);
                 io.request(Request::PubAck(id, ReasonCode::Success));
@@ -120,7 +119,7 @@ impl Connection {
                 }
             }
             _ => {
-                counters().delivery_refused.inc();
+                io.settings.counters.delivery_refused.inc();
                 let inflight = outgoing.inflight.remove(at);
                 if let Inflight::Published { item, .. } = inflight {
                     refuse(&item.delivery, io);
@@ -165,7 +164,7 @@ impl Connection {
 
     pub(super) fn handle_pub_rec(&mut self, msg_id: MsgId, io: &mut Io<'_, '_>) {
         let Some(id) = PacketId::new(msg_id.0) else {
-            return counters().received_unexpected.inc();
+            return io.settings.counters.received_unexpected.inc();
         };
         let inflight = self.outgoing.as_mut().and_then(|outgoing| {
             let at = outgoing.find(msg_id)?;
@@ -173,11 +172,11 @@ impl Connection {
         });
         match inflight {
             Some(Inflight::Published { item, .. }) if item.delivery.qos != QoS::ExactlyOnce => {
-                return counters().received_unexpected.inc();
+                return io.settings.counters.received_unexpected.inc();
             }
-            Some(Inflight::Received(_)) => return counters().received_duplicate.inc(),
+            Some(Inflight::Received(_)) => return io.settings.counters.received_duplicate.inc(),
             Some(Inflight::Released { .. }) => {
-                counters().received_duplicate.inc();
+                io.settings.counters.received_duplicate.inc();
                 return io.put(&Message::PubRel(msg_id));
             }
             Some(inflight) => *inflight = Inflight::Received(id),
@@ -215,7 +214,7 @@ impl Connection {
                 let id = outgoing.inflight.remove(at).id();
                 io.request(Request::PubComp(id, ReasonCode::Success));
             }
-            _ => counters().received_unexpected.inc(),
+            _ => io.settings.counters.received_unexpected.inc(),
         }
     }
 }

@@ -16,7 +16,7 @@ use broker_core::{
     ClientId, ClientInfo, Connected, Effects, MessageParts, Publish, Request, Timestamp, random::Random,
 };
 
-use super::{Peer, counters::counters, state::State};
+use super::{Peer, state::State};
 use crate::{
     Settings,
     codec::{self, Message, PublishQoS, Topic},
@@ -30,8 +30,11 @@ const WAITING_MAX: usize = 64;
 const REST_MIN: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(60);
 
-#[derive(Debug)]
+/// Says which settings a listener has now. The common peer lasts as long as the listener, and asks for every message.
+pub type CurrentSettings = Arc<dyn Fn() -> Arc<Settings> + Send + Sync>;
+
 pub(super) struct Common {
+    current: CurrentSettings,
     client_id: Box<str>,
     stage: Stage,
     waiting: VecDeque<Waiting>,
@@ -54,6 +57,16 @@ struct Waiting {
     topic: Box<str>,
     retain: bool,
     payload: Box<[u8]>,
+}
+
+impl std::fmt::Debug for Common {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Common")
+            .field("client_id", &self.client_id)
+            .field("stage", &self.stage)
+            .field("waiting", &self.waiting.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Common {
@@ -81,8 +94,10 @@ impl Common {
 
 impl Peer {
     /// The peer of everybody who publishes without a connection. It never ends by itself.
-    pub fn common(settings: Arc<Settings>, client_id: &str, seed: u64) -> Peer {
+    pub fn common(current: CurrentSettings, client_id: &str, seed: u64) -> Peer {
+        let settings = current();
         let common = Common {
+            current,
             client_id: client_id.into(),
             stage: Stage::Idle,
             waiting: VecDeque::new(),
@@ -98,21 +113,26 @@ impl Peer {
     }
 
     pub(super) fn handle_common(&mut self, now: Timestamp, message: &Message<'_>, effects: &mut Effects<'_>) {
-        let Message::Publish(publish) = message else {
-            return counters().received_unexpected.inc();
-        };
-        let settings = Arc::clone(&self.settings);
         let State::Common(common) = &mut self.state else {
             return;
         };
+        self.settings = (common.current)();
+        let settings = Arc::clone(&self.settings);
+        let Message::Publish(publish) = message else {
+            return settings.counters.received_unexpected.inc();
+        };
         let Some(topic) = topic(publish, &settings, &common.client_id) else {
-            return counters().without_connection_invalid_topic.inc();
+            return settings.counters.without_connection_invalid_topic.inc();
         };
         match &common.stage {
-            Stage::Connected(client) => publish_as(now, client, topic, publish.retain, publish.data, effects),
+            Stage::Connected(client) => {
+                if !publish_as(now, client, topic, publish.retain, publish.data, effects) {
+                    settings.counters.without_connection_dropped.inc();
+                }
+            }
             Stage::Idle | Stage::Connecting | Stage::Resting { .. } => {
                 if common.waiting.len() >= WAITING_MAX {
-                    return counters().without_connection_dropped.inc();
+                    return settings.counters.without_connection_dropped.inc();
                 }
                 common.waiting.push_back(Waiting {
                     topic: topic.into(),
@@ -147,7 +167,7 @@ impl Peer {
         effects: &mut Effects<'_>,
     ) {
         for message in std::mem::take(&mut common.waiting) {
-            publish_as(
+            let is_published = publish_as(
                 now,
                 &connected.client,
                 &message.topic,
@@ -155,6 +175,9 @@ impl Peer {
                 &message.payload,
                 effects,
             );
+            if !is_published {
+                self.settings.counters.without_connection_dropped.inc();
+            }
         }
         common.failures = 0;
         common.stage = Stage::Connected(connected.client);
@@ -190,6 +213,7 @@ fn topic<'a>(publish: &'a codec::Publish<'_>, settings: &'a Settings, client_id:
     }
 }
 
+/// False if its topic is too long with the mountpoint.
 fn publish_as(
     now: Timestamp,
     client: &Arc<ClientInfo>,
@@ -197,17 +221,18 @@ fn publish_as(
     retain: bool,
     payload: &[u8],
     effects: &mut Effects<'_>,
-) {
+) -> bool {
     let parts = MessageParts {
         retain,
         ..MessageParts::new(topic, payload)
     };
-    match parts.publish(now, client) {
-        Some(message) => effects.requests.push(Request::Publish(Publish {
-            message,
-            packet_id: None,
-            dup: false,
-        })),
-        None => counters().without_connection_dropped.inc(),
-    }
+    let Some(message) = parts.publish(now, client) else {
+        return false;
+    };
+    effects.requests.push(Request::Publish(Publish {
+        message,
+        packet_id: None,
+        dup: false,
+    }));
+    true
 }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use broker_core::{ClientInfo, DisconnectCause, Effects, Request, Timestamp, Will};
 
 use super::{
-    Peer,
-    counters::counters,
-    late,
+    Peer, late,
     state::{Connecting, Connection, Goal, Greeting, Nap, Phase, Setup, State},
 };
 use crate::codec::{Connect, DecodeError, Message, Publish, PublishQoS, ReturnCode};
@@ -23,12 +21,12 @@ impl Peer {
             ..
         }) = message
         {
-            return counters().received_unexpected.inc();
+            return self.settings.counters.received_unexpected.inc();
         }
         match (&mut self.state, message) {
             (State::Closed, _) => {}
             (State::FallingAsleep(falling), _) if now < falling.patience_until => {
-                counters().received_duplicate.inc();
+                self.settings.counters.received_duplicate.inc();
             }
             (State::FallingAsleep(_), message) => self.stir(now, message, effects),
             (_, Message::Connect(connect)) => self.handle_connect(now, &connect, effects),
@@ -51,14 +49,14 @@ impl Peer {
                     connection.handle_message(&message, io)
                 });
             }
-            _ => counters().received_unexpected.inc(),
+            _ => self.settings.counters.received_unexpected.inc(),
         }
     }
 
     /// What is no message is refused where the specification has words for it, and where they are no more than the
     /// question.
     pub(super) fn handle_malformed(&mut self, error: &DecodeError, effects: &mut Effects<'_>) {
-        counters().received_malformed.inc();
+        self.settings.counters.received_malformed.inc();
         match (&self.state, error.refusal) {
             (State::Connected(_), Some(refusal)) => self.put(&refusal, effects),
             (State::AwaitConnect { .. } | State::AwaitWill(_), Some(refusal @ Message::ConnAck(_))) => {
@@ -73,12 +71,12 @@ impl Peer {
         let setup = self.setup(connect);
         match &mut self.state {
             State::Connected(connection) if connection.was_answered(now, &setup) => {
-                counters().received_duplicate.inc();
+                self.settings.counters.received_duplicate.inc();
                 connection.heard_at = now;
                 self.put(&Message::ConnAck(ReturnCode::Accepted), effects);
             }
             State::Connected(connection) if connection.greeting.is_late_copy(now, &setup) => {
-                counters().received_duplicate.inc();
+                self.settings.counters.received_duplicate.inc();
             }
             State::Asleep(asleep) if !setup.will && asleep.greeting.is_late_copy(now, &setup) => {
                 let nap = asleep.nap;
@@ -98,12 +96,12 @@ impl Peer {
             State::Connecting(connecting)
                 if connecting.goal == Goal::Connect && connecting.setup == setup =>
             {
-                counters().received_duplicate.inc();
+                self.settings.counters.received_duplicate.inc();
                 connecting.next = None;
             }
             State::Connecting(connecting) => connecting.next = Some(setup),
             // A copy, or its WILLTOPICREQ or WILLMSGREQ was lost: that is sent again in its time.
-            State::AwaitWill(will) if will.setup == setup => counters().received_duplicate.inc(),
+            State::AwaitWill(will) if will.setup == setup => self.settings.counters.received_duplicate.inc(),
             State::AwaitConnect { .. } | State::AwaitWill(_) | State::Asleep(_) => {
                 self.begin(now, setup, effects);
             }
@@ -220,7 +218,7 @@ impl Connection {
             Message::WillTopicUpd(will) => self.handle_will_topic_upd(will, io),
             Message::WillMsgUpd(message) => self.handle_will_msg_upd(message, io),
             // What a gateway says to clients, or to all.
-            _ => counters().received_unexpected.inc(),
+            _ => io.settings.counters.received_unexpected.inc(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What peers have dropped or given up, all of the process together.
+//! What the peers of one listener have dropped or given up.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -19,17 +19,13 @@ impl Counter {
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Counters of all peers, since the start of the process.
-        #[derive(Debug)]
+        /// Counters of the peers that share them.
+        #[derive(Debug, Default)]
         pub struct Counters {
             $($(#[$doc])* pub $name: Counter,)*
         }
 
         impl Counters {
-            const fn new() -> Counters {
-                Counters { $($name: Counter(AtomicU64::new(0)),)* }
-            }
-
             /// Every counter with its name.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name.get()),)*].into_iter()
@@ -67,11 +63,4 @@ counters! {
     without_connection_invalid_topic,
     /// PUBLISH of QoS −1 that could not wait until their common client was admitted.
     without_connection_dropped,
-}
-
-static COUNTERS: Counters = Counters::new();
-
-/// Counters of all MQTT-SN peers of this process.
-pub fn counters() -> &'static Counters {
-    &COUNTERS
 }

@@ -4,7 +4,6 @@ use broker_core::{Delivery, Effects, PacketId, QoS, Request, Timestamp};
 
 use super::{
     Io, MESSAGE_BYTES_MAX, Peer,
-    counters::counters,
     outgoing::{Inflight, Item, Outgoing, Registering},
     state::{Connection, State},
     timers::Retry,
@@ -47,7 +46,7 @@ impl Connection {
         let outgoing = self.outgoing.get_or_insert_default();
         let is_full = outgoing.waiting_qos0() >= io.settings.max_waiting;
         if delivery.qos == QoS::AtMostOnce && is_full && !outgoing.waiting.is_empty() {
-            return counters().delivery_dropped_waiting_full.inc();
+            return io.settings.counters.delivery_dropped_waiting_full.inc();
         }
         outgoing.count += 1;
         let order = outgoing.count;
@@ -127,7 +126,7 @@ impl Connection {
                     }
                     Target::Unnoted => false,
                     Target::None => {
-                        counters().delivery_dropped_no_topic_id.inc();
+                        io.settings.counters.delivery_dropped_no_topic_id.inc();
                         outgoing.drop_first(io)
                     }
                 },
@@ -229,7 +228,7 @@ impl Outgoing {
         let delivery = &item.delivery;
         let id = delivery.packet_id;
         if publish(delivery, id, topic, delivery.dup).encoded_len() > MESSAGE_BYTES_MAX {
-            counters().delivery_dropped_too_large.inc();
+            io.settings.counters.delivery_dropped_too_large.inc();
             io.request(Request::Undeliverable(id));
             return true;
         }

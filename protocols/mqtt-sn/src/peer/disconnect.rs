@@ -39,7 +39,7 @@ impl Peer {
                 self.put(&Message::Disconnect(None), effects);
                 self.close("normal", "DISCONNECT before CONNACK", effects);
             }
-            _ => super::counters().received_unexpected.inc(),
+            _ => self.settings.counters.received_unexpected.inc(),
         }
     }
 

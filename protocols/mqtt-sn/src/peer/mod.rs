@@ -1,7 +1,7 @@
 //! One MQTT-SN client as the gateway sees it: from its datagrams to requests, from events to its datagrams.
 //!
 //! `state.rs` has the diagram; each procedure has a file. What a client may send again, because an answer was lost, is
-//! answered again and has no further effect; what its state does not allow is dropped and [counted](counters()),
+//! answered again and has no further effect; what its state does not allow is dropped and [counted](Counters),
 //! unless the specification names an answer. Nothing is parked: a request that cannot be taken now is refused with
 //! "congestion" or dropped, and the client repeats it.
 //!
@@ -57,7 +57,8 @@ use crate::{
 };
 use state::{Connection, State};
 
-pub use counters::{Counter, Counters, counters};
+pub use common::CurrentSettings;
+pub use counters::{Counter, Counters};
 
 /// The longest message that is sent, bytes, without the envelope of a forwarder. One DTLS record holds as many (RFC
 /// 6347 §4.1), and it is far more than the links of sensors carry; a delivery that is longer is dropped as

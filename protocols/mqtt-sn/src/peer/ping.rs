@@ -4,7 +4,6 @@ use broker_core::{DisconnectCause, Effects, ReasonCode, Timestamp};
 
 use super::{
     Peer,
-    counters::counters,
     state::{Goal, Nap, Phase, State},
 };
 use crate::codec::Message;
@@ -29,7 +28,9 @@ impl Peer {
                     }
                     (Phase::Active, _) => self.put(&Message::PingResp, effects),
                     // It is being served.
-                    (Phase::Awake(_) | Phase::Drained(_), _) => counters().received_duplicate.inc(),
+                    (Phase::Awake(_) | Phase::Drained(_), _) => {
+                        self.settings.counters.received_duplicate.inc()
+                    }
                 }
             }
             State::Asleep(asleep) => {
@@ -48,8 +49,8 @@ impl Peer {
                     self.put(&Message::Disconnect(None), effects);
                 }
             }
-            State::Connecting(_) => counters().received_duplicate.inc(),
-            _ => counters().received_unexpected.inc(),
+            State::Connecting(_) => self.settings.counters.received_duplicate.inc(),
+            _ => self.settings.counters.received_unexpected.inc(),
         }
     }
 

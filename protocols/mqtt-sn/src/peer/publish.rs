@@ -3,9 +3,7 @@
 use broker_core::{MessageParts, PacketId, Publish, QoS, ReasonCode, Request};
 
 use super::{
-    Io,
-    counters::counters,
-    late,
+    Io, late,
     state::{Asked, Connection},
 };
 use crate::{
@@ -37,18 +35,18 @@ impl Connection {
         };
         if packet_id.is_some() {
             if self.is_asked(publish.msg_id) {
-                return counters().received_duplicate.inc();
+                return io.settings.counters.received_duplicate.inc();
             }
             if qos == QoS::ExactlyOnce && self.is_late_copy(publish, io) {
-                return counters().received_duplicate.inc();
+                return io.settings.counters.received_duplicate.inc();
             }
             if self.asked.len() >= ASKED_MAX {
-                counters().received_congestion.inc();
+                io.settings.counters.received_congestion.inc();
                 return refuse(ReturnCode::Congestion, io);
             }
         }
         let Some(topic) = self.topic_name(&publish.topic, &io.settings.predefined) else {
-            counters().received_invalid_topic_id.inc();
+            io.settings.counters.received_invalid_topic_id.inc();
             return refuse(ReturnCode::InvalidTopicId, io);
         };
         let parts = MessageParts {
@@ -147,11 +145,11 @@ impl Connection {
 
     pub(super) fn handle_pub_rel(&mut self, msg_id: MsgId, io: &mut Io<'_, '_>) {
         let Some(id) = PacketId::new(msg_id.0) else {
-            return counters().received_unexpected.inc();
+            return io.settings.counters.received_unexpected.inc();
         };
         let is_it = |asked: &Asked| matches!(asked, Asked::Release(other) if *other == msg_id);
         if self.asked.len() >= ASKED_MAX || self.asked.iter().any(is_it) {
-            return counters().received_duplicate.inc();
+            return io.settings.counters.received_duplicate.inc();
         }
         self.asked.push(Asked::Release(msg_id));
         io.request(Request::PubRel(id, ReasonCode::Success));

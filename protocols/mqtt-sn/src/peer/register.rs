@@ -4,7 +4,6 @@ use broker_core::{ReasonCode, Request};
 
 use super::{
     Io,
-    counters::counters,
     outgoing::Outgoing,
     publish::ASKED_MAX,
     state::{Asked, Connection},
@@ -22,12 +21,12 @@ impl Connection {
         }
         let is_it = |asked: &Asked| matches!(asked, Asked::Register { msg_id, .. } if *msg_id == id);
         if self.asked.iter().any(is_it) {
-            return counters().received_duplicate.inc();
+            return io.settings.counters.received_duplicate.inc();
         }
         let registered = match self.find_or_add(topic_name, io) {
             Some(registered) if registered.is_noted || self.asked.len() < ASKED_MAX => registered,
             _ => {
-                counters().received_congestion.inc();
+                io.settings.counters.received_congestion.inc();
                 return reg_ack(TopicId::NONE, id, ReturnCode::Congestion, io);
             }
         };

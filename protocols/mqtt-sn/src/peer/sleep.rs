@@ -8,7 +8,6 @@ use bytes::Bytes;
 
 use super::{
     Peer,
-    counters::counters,
     state::{Asleep, Connecting, Connection, FallingAsleep, Goal, Greeting, Nap, Phase, Setup, State},
 };
 use crate::codec::Message;
@@ -191,7 +190,7 @@ impl Peer {
 
     /// A message for a client that has just said that it sleeps; QoS 1 and 2 come again when it wakes.
     pub(super) fn too_late(&self) {
-        counters().delivery_dropped_asleep.inc();
+        self.settings.counters.delivery_dropped_asleep.inc();
     }
 }
 

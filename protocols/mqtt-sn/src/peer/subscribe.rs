@@ -8,9 +8,7 @@ use broker_core::{
 };
 
 use super::{
-    Io,
-    counters::counters,
-    late,
+    Io, late,
     publish::ASKED_MAX,
     state::{Asked, Connection},
 };
@@ -30,10 +28,10 @@ impl Connection {
         // One that says so is a repetition: its answer was lost.
         let is_late = self.is_late((subscribe.msg_id, subscribe.topic, subscribe.qos as u8), io);
         if self.asked.iter().any(is_it) || (is_late && !subscribe.dup) {
-            return counters().received_duplicate.inc();
+            return io.settings.counters.received_duplicate.inc();
         }
         let Some(filter) = self.filter(subscribe.topic, io) else {
-            counters().received_invalid_topic_id.inc();
+            io.settings.counters.received_invalid_topic_id.inc();
             return sub_ack(
                 subscribe.msg_id,
                 TopicId::NONE,
@@ -42,7 +40,7 @@ impl Connection {
             );
         };
         if self.asked.len() >= ASKED_MAX {
-            counters().received_congestion.inc();
+            io.settings.counters.received_congestion.inc();
             return sub_ack(subscribe.msg_id, TopicId::NONE, CONGESTION, io);
         }
         let topic_id = match subscribe.topic {
@@ -54,7 +52,7 @@ impl Connection {
                 None => match self.find_or_add(name, io) {
                     Some(registered) => registered.id,
                     None => {
-                        counters().received_congestion.inc();
+                        io.settings.counters.received_congestion.inc();
                         return sub_ack(subscribe.msg_id, TopicId::NONE, CONGESTION, io);
                     }
                 },
@@ -149,11 +147,11 @@ impl Connection {
     pub(super) fn handle_unsubscribe(&mut self, id: MsgId, topic: TopicName<'_>, io: &mut Io<'_, '_>) {
         let is_it = |asked: &Asked| matches!(asked, Asked::Unsubscribe { msg_id, .. } if *msg_id == id);
         if self.asked.len() >= ASKED_MAX || self.asked.iter().any(is_it) || self.is_late((id, topic), io) {
-            return counters().received_duplicate.inc();
+            return io.settings.counters.received_duplicate.inc();
         }
         let Some(filter) = self.filter(topic, io) else {
             // UNSUBACK cannot refuse, and there is no such subscription.
-            counters().received_invalid_topic_id.inc();
+            io.settings.counters.received_invalid_topic_id.inc();
             return io.put(&Message::UnsubAck(id));
         };
         let number = self.next_number();

@@ -6,7 +6,6 @@ use broker_core::{Effects, Timestamp};
 
 use super::{
     Peer,
-    counters::counters,
     outgoing::Outgoing,
     state::{Connection, Phase, Prompt, State},
 };
@@ -52,7 +51,7 @@ impl Retry {
         }
         self.left = self.left.checked_sub(1)?;
         self.at = now.after(settings.retry_interval);
-        counters().sent_again.inc();
+        settings.counters.sent_again.inc();
         Some(true)
     }
 }
@@ -98,7 +97,7 @@ impl Peer {
                     .with_connection(now, effects, |connection, io| connection.send_again(io).is_none())
                     .unwrap_or(false);
                 if is_lost {
-                    counters().clients_lost.inc();
+                    self.settings.counters.clients_lost.inc();
                     self.lose(
                         now,
                         "not_answering",

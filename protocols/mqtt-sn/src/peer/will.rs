@@ -4,7 +4,6 @@ use broker_core::{Effects, ReasonCode, Request, Timestamp, Will};
 
 use super::{
     Io, Peer,
-    counters::counters,
     state::{Asked, AwaitWill, Connection, Prompt, Setup, State},
     timers::Retry,
 };
@@ -32,7 +31,7 @@ impl Peer {
         effects: &mut Effects<'_>,
     ) {
         let State::AwaitWill(will) = &mut self.state else {
-            return counters().received_unexpected.inc();
+            return self.settings.counters.received_unexpected.inc();
         };
         match (&will.prompt, topic) {
             (Prompt::Topic, Some(topic)) => {
@@ -50,7 +49,7 @@ impl Peer {
                 self.request_connect(now, setup, None, effects);
             }
             // A copy; or WILLMSGREQ was lost, and is sent again in its time.
-            (Prompt::Message { .. }, _) => counters().received_duplicate.inc(),
+            (Prompt::Message { .. }, _) => self.settings.counters.received_duplicate.inc(),
         }
     }
 
@@ -58,7 +57,7 @@ impl Peer {
         match &mut self.state {
             State::AwaitWill(awaited) => {
                 let Prompt::Message { qos, retain, topic } = &awaited.prompt else {
-                    return counters().received_unexpected.inc();
+                    return self.settings.counters.received_unexpected.inc();
                 };
                 let will = Box::new(will(topic, message, *qos, *retain));
                 let setup = awaited.setup.clone();
@@ -66,10 +65,10 @@ impl Peer {
             }
             // CONNACK, the answer, was lost.
             State::Connected(connection) if now < connection.fresh_until && connection.will_flag => {
-                counters().received_duplicate.inc();
+                self.settings.counters.received_duplicate.inc();
                 self.put(&Message::ConnAck(ReturnCode::Accepted), effects);
             }
-            _ => counters().received_unexpected.inc(),
+            _ => self.settings.counters.received_unexpected.inc(),
         }
     }
 }
@@ -78,7 +77,7 @@ impl Connection {
     pub(super) fn handle_will_topic_upd(&mut self, topic: Option<codec::Will<'_>>, io: &mut Io<'_, '_>) {
         let print = topic.map(|topic| (topic.topic, topic.qos as u8, topic.retain));
         if self.is_late(("topic", print), io) {
-            return counters().received_duplicate.inc();
+            return io.settings.counters.received_duplicate.inc();
         }
         let updated = topic.map(|topic| {
             let message = self.will.as_ref().map_or(&[][..], |will| &will.payload);
@@ -89,7 +88,7 @@ impl Connection {
 
     pub(super) fn handle_will_msg_upd(&mut self, message: &[u8], io: &mut Io<'_, '_>) {
         if self.is_late(("message", message), io) {
-            return counters().received_duplicate.inc();
+            return io.settings.counters.received_duplicate.inc();
         }
         let Some(old) = &self.will else {
             // There is no topic to send it to.
@@ -108,7 +107,7 @@ impl Connection {
     ) {
         let is_will = |asked: &Asked| matches!(asked, Asked::WillTopic(_) | Asked::WillMsg(_));
         if self.asked.iter().any(is_will) {
-            return counters().received_duplicate.inc();
+            return io.settings.counters.received_duplicate.inc();
         }
         io.request(Request::SetWill(will.clone()));
         self.asked.push(asked(will));

@@ -216,6 +216,7 @@ fn settings() -> Settings {
         roaming: Roaming::Any,
         predefined: Arc::new(Predefined::default()),
         clientinfo_override: ClientInfoOverride::default(),
+        counters: Arc::default(),
     }
 }
 

@@ -68,6 +68,7 @@ pub(crate) fn settings() -> Settings {
             clients: [("own".into(), [(TopicId(7), Arc::from("predefined/own"))].into())].into(),
         }),
         clientinfo_override: Default::default(),
+        counters: Arc::default(),
     }
 }
 

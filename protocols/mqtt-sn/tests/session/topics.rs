@@ -1,6 +1,8 @@
 //! Topic ids (§6.5, §6.7, §6.9, §6.10).
 
-use mqtt_sn::codec::{Message, MsgId, Topic, TopicId, TopicName};
+use std::sync::{Arc, Mutex};
+
+use mqtt_sn::codec::{Message, MsgId, Publish, PublishQoS, Topic, TopicId, TopicName};
 
 use crate::net::*;
 
@@ -254,4 +256,41 @@ fn after_a_new_connection_ids_are_good_and_are_told_again_before_they_are_used()
             &[puback(1026, 4, InvalidTopicId)],
         );
     }
+}
+
+#[test]
+fn predefined_topics_that_change_are_those_of_the_common_client_too() {
+    let mut net = Net::new();
+    let mut probe = net.probe();
+    probe.subscribe(&mut net.node, "#");
+    let current = Arc::new(Mutex::new(Arc::clone(&net.settings)));
+    let now = Arc::clone(&current);
+    let peer = mqtt_sn::Peer::common(
+        Arc::new(move || Arc::clone(&now.lock().expect("one thread"))),
+        "common",
+        1,
+    );
+    let link = net.node.open(peer);
+    let message = Message::Publish(Publish {
+        dup: false,
+        qos: PublishQoS::WithoutConnection,
+        retain: false,
+        topic: Topic::Predefined(TopicId(7)),
+        msg_id: MsgId(0),
+        data: b"x",
+    });
+    net.node.datagram(link, &encode(&message));
+    let mut settings = settings();
+    settings.predefined = Arc::new(mqtt_sn::Predefined {
+        global: [(TopicId(7), Arc::from("another"))].into(),
+        ..Default::default()
+    });
+    let counters = Arc::clone(&settings.counters);
+    *current.lock().expect("one thread") = Arc::new(settings);
+    net.node.datagram(link, &encode(&message));
+    net.node.datagram(link, &encode(&Message::PingReq("")));
+    let topics: Vec<String> = probe.take().into_iter().map(|got| got.0).collect();
+    assert_eq!(topics, ["predefined/seven", "another"]);
+    // Of this listener alone.
+    assert_eq!(counters.received_unexpected.get(), 1);
 }
