@@ -2,8 +2,8 @@
 //!
 //! A stranger that says CONNECT, or PINGREQ with its client id to wake, gets a peer. Whoever says something that only a
 //! connected client may say, is told by a DISCONNECT that it is not (§6.12, §6.13), which is as short as the shortest
-//! question: each stranger once a second at most, those of one host a hundred times, all together a thousand times. Everything else is dropped and counted
-//! under one of the [words].
+//! question: each stranger once a second at most, those of one host a hundred times, all together a thousand times.
+//! Everything else is dropped and counted under one of the [words].
 
 mod answers;
 mod discovery;
