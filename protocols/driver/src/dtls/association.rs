@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     Path,
+    cookie::Cookie,
     crypto::Keys,
     hello::{Fragment, kind},
     record::{Alert, ContentType, Record, VERSION, Window, put_header},
@@ -123,8 +124,9 @@ pub(super) struct Association {
     pub(super) serial: u64,
     pub(super) path: Path,
     pub(super) channel: Channel,
-    /// Tells a late copy of the hello that it began with from a new one.
-    pub(super) client_random: [u8; 32],
+    /// Of the hello that it began with: tells a late copy from a new one. The random value of a client does not, if
+    /// it has none that are better after a restart.
+    pub(super) cookie: Cookie,
     /// When the client was last heard.
     pub(super) heard: Timestamp,
     /// When the table looks whether it is idle.

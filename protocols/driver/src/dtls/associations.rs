@@ -20,6 +20,7 @@ use super::{
     hello::{ClientHello, Fragment, hello_verify_request, kind},
     record::{Alert, ContentType, Record, plain_alert},
     server::DtlsServer,
+    sources::Sources,
 };
 
 mod timeouts;
@@ -41,6 +42,7 @@ pub struct Associations {
     open: Slab<Association>,
     by_remote: HashMap<SocketAddr, usize>,
     handshakes: HashMap<SocketAddr, Box<Pending>>,
+    sources: Sources,
     timers: BTreeSet<(Timestamp, Due)>,
     serial: u64,
     /// When the log may next say that a limit is reached.
@@ -80,6 +82,7 @@ impl Associations {
             open: Slab::new(),
             by_remote: HashMap::new(),
             handshakes: HashMap::new(),
+            sources: Sources::default(),
             timers: BTreeSet::new(),
             serial: 0,
             log_again: Timestamp::default(),
@@ -178,7 +181,6 @@ impl Associations {
         };
         if let Some(pending) = self.handshakes.get_mut(&path.remote)
             && pending.handshake.is_from(&hello)
-            && !hello.cookie.is_empty()
         {
             return match now.since(pending.sent) < REPEAT_MIN {
                 true => drop_it(out, "repeated_hello"),
@@ -188,16 +190,19 @@ impl Associations {
         if let Some(reason) = self.full(now, path) {
             return drop_it(out, reason);
         }
-        if !self.cookies.verify(now, path, &hello) {
+        let Some(cookie) = self.cookies.verify(now, path, &hello) else {
             let cookie = self.cookies.make(now, path, &hello);
             let datagram = hello_verify_request(sequence, fragment.number, &cookie);
             return out.push(path.transmit(datagram));
-        }
+        };
         let known = self.by_remote.get(&path.remote).map(|&index| &self.open[index]);
-        if known.is_some_and(|association| association.client_random == hello.random) {
+        if known.is_some_and(|association| association.cookie == cookie) {
             return drop_it(out, "repeated_hello");
         }
-        match Handshake::start(self.server.clone(), &hello, (fragment, sequence)) {
+        if let Some(reason) = self.too_many(now, path) {
+            return drop_it(out, reason);
+        }
+        match Handshake::start(self.server.clone(), &hello, cookie, (fragment, sequence)) {
             Ok(handshake) => self.begin(now, path, handshake, out),
             Err(failure) => fail(path, failure, sequence, out),
         }
@@ -217,16 +222,34 @@ impl Associations {
         } else {
             return None;
         };
+        self.log_limit(now, path, reason);
+        Some(reason)
+    }
+
+    /// Why the client, whose address is proven, has to wait. If it need not, this one counts.
+    fn too_many(&mut self, now: Timestamp, path: &Path) -> Option<&'static str> {
+        let replaces = self.handshakes.contains_key(&path.remote);
+        let ip = path.remote.ip();
+        let max = self.server.handshakes_max;
+        let refusal = self.sources.refusal(now, ip, max, replaces);
+        match refusal {
+            Some(reason) => self.log_limit(now, path, reason),
+            None => self.sources.asked(ip),
+        }
+        refusal
+    }
+
+    fn log_limit(&mut self, now: Timestamp, path: &Path, reason: &'static str) {
         if now >= self.log_again {
             self.log_again = now.after(LOG_INTERVAL);
             tracing::warn!(
                 reason,
+                client = %path.remote,
                 handshakes = self.handshakes.len(),
                 associations = self.open.len(),
                 "DTLS hellos are not answered"
             );
         }
-        Some(reason)
     }
 
     fn begin(&mut self, now: Timestamp, path: &Path, handshake: Handshake, out: &mut Vec<Outcome>) {
@@ -243,11 +266,13 @@ impl Associations {
         pending.send_flight(now, out);
         self.timers.insert((pending.due, Due::Handshake(path.remote)));
         self.handshakes.insert(path.remote, pending);
+        self.sources.began(path.remote.ip());
     }
 
     fn forget_handshake(&mut self, remote: SocketAddr) {
         if let Some(pending) = self.handshakes.remove(&remote) {
             self.timers.remove(&(pending.due, Due::Handshake(remote)));
+            self.sources.ended(remote.ip());
         }
     }
 
@@ -290,7 +315,7 @@ impl Associations {
             serial: self.serial,
             path: *path,
             channel: done.channel,
-            client_random: done.client_random,
+            cookie: done.cookie,
             heard: now,
             due,
         });
@@ -344,6 +369,7 @@ impl Associations {
             self.end(id, reason, out);
         }
         self.handshakes.clear();
+        self.sources = Sources::default();
         self.timers.clear();
     }
 

@@ -17,6 +17,9 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// A byte that says which secret, and half of an HMAC.
 pub(super) const COOKIE_BYTES: usize = 17;
 
+/// One that this server has made.
+pub(super) type Cookie = [u8; COOKIE_BYTES];
+
 /// Makes and checks cookies.
 pub(super) struct Cookies {
     current: hmac::Key,
@@ -39,29 +42,25 @@ impl Cookies {
     }
 
     /// The cookie for a hello that came along `path`.
-    pub(super) fn make(
-        &mut self,
-        now: Timestamp,
-        path: &Path,
-        hello: &ClientHello<'_>,
-    ) -> [u8; COOKIE_BYTES] {
+    pub(super) fn make(&mut self, now: Timestamp, path: &Path, hello: &ClientHello<'_>) -> Cookie {
         self.rotate(now);
         compute(&self.current, self.generation, path, hello)
     }
 
-    /// True if the cookie in `hello` was made for it.
-    pub(super) fn verify(&mut self, now: Timestamp, path: &Path, hello: &ClientHello<'_>) -> bool {
+    /// The cookie in `hello`, if it was made for it.
+    pub(super) fn verify(&mut self, now: Timestamp, path: &Path, hello: &ClientHello<'_>) -> Option<Cookie> {
         self.rotate(now);
         let key = match hello.cookie.first() {
             Some(&generation) if generation == self.generation => &self.current,
             Some(&generation) if generation == self.generation.wrapping_sub(1) => match &self.previous {
                 Some(key) => key,
-                None => return false,
+                None => return None,
             },
-            _ => return false,
+            _ => return None,
         };
         let expected = compute(key, hello.cookie[0], path, hello);
-        constant_time::verify_slices_are_equal(&expected, hello.cookie).is_ok()
+        constant_time::verify_slices_are_equal(&expected, hello.cookie).ok()?;
+        Some(expected)
     }
 
     fn rotate(&mut self, now: Timestamp) {
@@ -85,7 +84,7 @@ fn secret() -> Result<hmac::Key, Unspecified> {
 }
 
 /// Over both addresses and everything that the client says, which it must repeat (RFC 6347 §4.2.1).
-fn compute(key: &hmac::Key, generation: u8, path: &Path, hello: &ClientHello<'_>) -> [u8; COOKIE_BYTES] {
+fn compute(key: &hmac::Key, generation: u8, path: &Path, hello: &ClientHello<'_>) -> Cookie {
     let mut context = hmac::Context::with_key(key);
     let mut address = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => {

@@ -14,7 +14,7 @@ use ccm::{
 };
 use zeroize::Zeroizing;
 
-use super::record::{ContentType, HEADER_BYTES, Record, VERSION, put_header};
+use super::record::{ContentType, HEADER_BYTES, PLAINTEXT_BYTES_MAX, Record, VERSION, put_header};
 
 /// A cipher suite of TLS 1.2. All of them use SHA-256 in the pseudo-random function.
 #[derive(Debug, PartialEq, Eq)]
@@ -185,7 +185,7 @@ impl Keys {
     }
 
     /// Appends a record of epoch 1. A sequence number must be used but once. At most
-    /// [`PLAINTEXT_BYTES_MAX`](super::record::PLAINTEXT_BYTES_MAX) bytes. `None`: the library fails, and `to` is to be
+    /// [`PLAINTEXT_BYTES_MAX`] bytes. `None`: the library fails, and `to` is to be
     /// thrown away.
     pub(super) fn seal(
         &self,
@@ -231,6 +231,9 @@ impl Keys {
     pub(super) fn open(&self, record: &Record<'_>) -> Option<Bytes> {
         let (explicit, sealed) = record.body.split_first_chunk()?;
         let len = sealed.len().checked_sub(self.tag_bytes())?;
+        if len > PLAINTEXT_BYTES_MAX {
+            return None;
+        }
         let (sealed, tag) = sealed.split_at(len);
         let nonce = self.nonce(explicit);
         let aad = additional_data(record.content, record.sequence, len);

@@ -9,7 +9,7 @@
 //!                                    <-  Finished
 //! ```
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use aws_lc_rs::{
     agreement::{EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral},
@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use super::{
     association::Channel,
     certificate,
+    cookie::Cookie,
     crypto::{Exchange, Keys, Master, Randoms, Suite, psk_premaster},
     hello::{ClientHello, Fragment, MESSAGE_HEADER_BYTES, kind, put_message_header},
     reassembly::Reassembly,
@@ -38,9 +39,10 @@ const FLIGHT_BYTES_MAX: usize = 16 << 10;
 const FLIGHT_BYTES_MAX_PLAIN: usize = 1 << 10;
 /// A Finished that came before its keys is kept if it is not longer.
 const EARLY_BYTES_MAX: usize = 128;
-/// Records that cannot be opened, after which the client is told that it has another key. One might be forged, and is
-/// to be dropped (RFC 6347 §4.1.2.7).
-const UNREADABLE_MAX: u8 = 2;
+/// Records that cannot be opened are dropped, as anyone may have sent them (RFC 6347 §4.1.2.7). If they still come so
+/// long after there are keys, the client is told that it has another one: who has the right one has sent its Finished
+/// again meanwhile (RFC 6347 §4.2.4.1).
+const WRONG_KEY_AFTER: Duration = Duration::from_secs(2);
 
 /// Why a handshake ends in failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +83,7 @@ pub(super) enum Progress {
 /// The result of a handshake.
 pub(super) struct Done {
     pub(super) channel: Channel,
-    pub(super) client_random: [u8; 32],
+    pub(super) cookie: Cookie,
     pub(super) identity: Option<Identity>,
 }
 
@@ -98,6 +100,8 @@ enum Step {
 pub(super) struct Handshake {
     server: Arc<DtlsServer>,
     suite: &'static Suite,
+    /// Of the hello.
+    cookie: Cookie,
     randoms: Randoms,
     extended_master_secret: bool,
     /// The server's half of the key exchange.
@@ -117,20 +121,22 @@ pub(super) struct Handshake {
     secrets: Option<Secrets>,
     window: Window,
     early: Option<Box<[u8]>>,
-    unreadable: u8,
 }
 
 struct Secrets {
+    /// When they came to be.
+    since: Timestamp,
     master: Master,
     read: Keys,
     write: Keys,
 }
 
 impl Handshake {
-    /// Answers a hello whose cookie is good: [`Handshake::flight`] is to be sent.
+    /// Answers a hello whose `cookie` is good: [`Handshake::flight`] is to be sent.
     pub(super) fn start(
         server: Arc<DtlsServer>,
         hello: &ClientHello<'_>,
+        cookie: Cookie,
         (fragment, sequence): (&Fragment<'_>, u64),
     ) -> Result<Handshake, Failure> {
         if !hello.is_1_2 {
@@ -138,6 +144,9 @@ impl Handshake {
         }
         if !hello.null_compression {
             return Err(Failure::new(Alert::IllegalParameter, "compression"));
+        }
+        if hello.renegotiates {
+            return Err(Failure::new(Alert::HandshakeFailure, "renegotiation"));
         }
         let Some(suite) = server.suite(hello) else {
             return Err(Failure::new(Alert::HandshakeFailure, "no_common_cipher_suite"));
@@ -151,6 +160,7 @@ impl Handshake {
         };
         let mut handshake = Handshake {
             suite,
+            cookie,
             randoms: Randoms {
                 client: hello.random,
                 server: random,
@@ -169,7 +179,6 @@ impl Handshake {
             secrets: None,
             window: Window::default(),
             early: None,
-            unreadable: 0,
             server,
         };
         handshake.note(kind::CLIENT_HELLO, fragment.number, fragment.bytes);
@@ -177,9 +186,9 @@ impl Handshake {
         Ok(handshake)
     }
 
-    /// True if `hello` is the one that this handshake began with.
+    /// True if `hello` is the one that this handshake began with: a cookie belongs to all that a hello says.
     pub(super) fn is_from(&self, hello: &ClientHello<'_>) -> bool {
-        self.randoms.client == hello.random
+        self.cookie == *hello.cookie
     }
 
     /// Sequence number for an alert.
@@ -191,11 +200,8 @@ impl Handshake {
     pub(super) fn handle(&mut self, now: Timestamp, record: &Record<'_>) -> Result<Progress, Failure> {
         match (record.epoch, record.content) {
             (0, ContentType::Handshake) => self.handle_fragments(now, record.body, 0),
-            // Fatal ones, and the one that says goodbye.
-            (0, ContentType::Alert) if matches!(record.body, [2, _] | [1, 0]) => Err(Failure {
-                alert: None,
-                reason: "alert_of_client",
-            }),
+            // Anyone can send one from the client's address. If it is genuine, the handshake ends by its deadline.
+            (0, ContentType::Alert) => Ok(Progress::Dropped("unprotected_alert")),
             // Says what the epoch says.
             (0, ContentType::ChangeCipherSpec) => Ok(Progress::Waiting),
             (1, _) => self.handle_protected(now, record),
@@ -219,8 +225,7 @@ impl Handshake {
             return Ok(Progress::Dropped("replayed_record"));
         }
         let Some(plaintext) = secrets.read.open(record) else {
-            self.unreadable += 1;
-            return match self.unreadable < UNREADABLE_MAX {
+            return match now.since(secrets.since) < WRONG_KEY_AFTER {
                 true => Ok(Progress::Dropped("bad_record_mac")),
                 // What RFC 4279 §2 answers to a wrong key, and to an identity that is unknown.
                 false => Err(Failure::new(Alert::DecryptError, "wrong_key")),
@@ -273,7 +278,7 @@ impl Handshake {
         self.note(kind, number, body);
         match (self.step, kind) {
             (Step::Certificate, kind::CERTIFICATE) => self.handle_certificate(now, body)?,
-            (Step::KeyExchange, kind::CLIENT_KEY_EXCHANGE) => self.handle_key_exchange(body)?,
+            (Step::KeyExchange, kind::CLIENT_KEY_EXCHANGE) => self.handle_key_exchange(now, body)?,
             (Step::CertificateVerify, kind::CERTIFICATE_VERIFY) => {
                 let server = self.server.clone();
                 let clients = server.clients.as_ref().ok_or_else(Failure::internal)?;
@@ -297,7 +302,7 @@ impl Handshake {
         Ok(())
     }
 
-    fn handle_key_exchange(&mut self, body: &[u8]) -> Result<(), Failure> {
+    fn handle_key_exchange(&mut self, now: Timestamp, body: &[u8]) -> Result<(), Failure> {
         let mut reader = Reader(body);
         let premaster = match self.suite.exchange {
             Exchange::Psk => {
@@ -323,7 +328,12 @@ impl Handshake {
         let (read, write) = master
             .keys(self.suite.cipher, &self.randoms)
             .ok_or_else(Failure::internal)?;
-        self.secrets = Some(Secrets { master, read, write });
+        self.secrets = Some(Secrets {
+            since: now,
+            master,
+            read,
+            write,
+        });
         self.step = match self.certificate {
             Some(_) => Step::CertificateVerify,
             None => Step::Finished,
@@ -381,7 +391,7 @@ impl Handshake {
         );
         Ok(Done {
             channel,
-            client_random: self.randoms.client,
+            cookie: self.cookie,
             identity: self.identity.take(),
         })
     }

@@ -37,6 +37,11 @@ mod extension {
 /// The suite value that stands for an empty renegotiation_info (RFC 5746 §3.3).
 const RENEGOTIATION_SCSV: u16 = 0x00ff;
 
+/// Bytes of a hello. Those of DTLS 1.2 have a few hundred; it is kept while the handshake lasts.
+const HELLO_BYTES_MAX: usize = 4 << 10;
+/// Extensions of a hello. Fewer than a hundred are registered.
+const EXTENSIONS_MAX: usize = 64;
+
 /// A handshake message or a part of one, as it came in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fragment<'d> {
@@ -112,6 +117,8 @@ pub(super) struct ClientHello<'d> {
     pub(super) extended_master_secret: bool,
     /// RFC 5746 is known to the client.
     pub(super) secure_renegotiation: bool,
+    /// It takes this for a renegotiation (RFC 5746 §3.6).
+    pub(super) renegotiates: bool,
     /// Whether the client names formats of points.
     pub(super) point_formats: bool,
     suites: &'d [u8],
@@ -120,8 +127,11 @@ pub(super) struct ClientHello<'d> {
 }
 
 impl<'d> ClientHello<'d> {
-    /// Reads the body of one. `None` if it is malformed.
+    /// Reads the body of one. `None` if it is malformed, or longer than any good one.
     pub(super) fn parse(body: &'d [u8]) -> Option<ClientHello<'d>> {
+        if body.len() > HELLO_BYTES_MAX {
+            return None;
+        }
         let mut reader = Reader(body);
         let version: [u8; 2] = reader.array()?;
         let random = reader.array()?;
@@ -144,6 +154,7 @@ impl<'d> ClientHello<'d> {
             null_compression: compression.contains(&0),
             extended_master_secret: false,
             secure_renegotiation: values(suites).any(|suite| suite == RENEGOTIATION_SCSV),
+            renegotiates: false,
             point_formats: false,
             suites,
             groups: None,
@@ -158,15 +169,24 @@ impl<'d> ClientHello<'d> {
     }
 
     fn parse_extensions(&mut self, mut reader: Reader<'d>) -> Option<()> {
+        let mut kinds = Vec::new();
         while !reader.0.is_empty() {
             let kind = reader.u16()?;
             let mut data = Reader(reader.vec16()?);
+            // RFC 5246 §7.4.1.4: each at most once.
+            if kinds.len() == EXTENSIONS_MAX || kinds.contains(&kind) {
+                return None;
+            }
+            kinds.push(kind);
             match kind {
                 extension::SUPPORTED_GROUPS => self.groups = Some(data.vec16()?),
                 extension::SIGNATURE_ALGORITHMS => self.schemes = data.vec16()?,
                 extension::POINT_FORMATS => self.point_formats = true,
                 extension::EXTENDED_MASTER_SECRET => self.extended_master_secret = true,
-                extension::RENEGOTIATION_INFO => self.secure_renegotiation = true,
+                extension::RENEGOTIATION_INFO => {
+                    self.secure_renegotiation = true;
+                    self.renegotiates = !data.vec8()?.is_empty();
+                }
                 _ => {}
             }
         }

@@ -9,7 +9,12 @@
 //! the question, and nothing is kept. The cookie is an HMAC over the address and all that the hello says, with a secret
 //! that changes every minute. Only a second hello with that cookie makes a handshake, of which there are at most
 //! [`handshakes_max`](crate::DtlsSettings), each for at most `handshake_timeout` and with a bounded buffer. Its flight
-//! is sent again after 1 s, 2 s, 4 s … 60 s (RFC 6347 §4.2.4.1), and when the client repeats its hello.
+//! is sent again after 1 s, 2 s, 4 s … 60 s (RFC 6347 §4.2.4.1), and when the client repeats its hello. One source (an
+//! IPv4 address, or a /64 of IPv6) has at most a quarter of them (but 16 always), and begins at most 100 in a second.
+//!
+//! Until there are keys, the client's messages are not protected: somebody who sends from its address just then, knowing
+//! or guessing the moment, can spoil the handshake with a false message, as in every DTLS 1.2. The client begins anew.
+//! Alerts that are not protected, and records that cannot be opened, are dropped.
 //!
 //! # Of one address
 //!
@@ -44,6 +49,7 @@ mod hello;
 mod reassembly;
 mod record;
 mod server;
+mod sources;
 
 pub use associations::Associations;
 pub use server::DtlsServer;
@@ -107,7 +113,8 @@ pub enum Outcome {
     Dropped {
         /// A stable word for counters. What can happen at any time: `malformed_record`, `no_association`,
         /// `wrong_epoch`, `replayed_record`, `bad_record_mac`, `unexpected_record`, `fragmented_hello`,
-        /// `malformed_hello`, `repeated_hello`. Bounds: `handshakes_full`, `associations_full`, `handshake_timeout`.
+        /// `malformed_hello`, `repeated_hello`, `unprotected_alert`. Bounds: `handshakes_full`, `associations_full`,
+        /// `source_handshakes_full`, `source_too_fast`, `handshake_timeout`.
         /// Handshakes that failed: `wrong_key` (or an identity that is not known), `no_common_cipher_suite`,
         /// `bad_client_certificate`, and others.
         reason: &'static str,

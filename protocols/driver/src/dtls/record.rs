@@ -6,6 +6,8 @@ use bytes::{Bytes, BytesMut};
 pub(super) const HEADER_BYTES: usize = 13;
 /// The most that one record may carry (RFC 5246 §6.2.1).
 pub(super) const PLAINTEXT_BYTES_MAX: usize = 1 << 14;
+/// The most that the body of a record may have (RFC 5246 §6.2.3).
+const BODY_BYTES_MAX: usize = PLAINTEXT_BYTES_MAX + 2048;
 /// Handshake datagrams are kept within this: with the headers of IPv6 and UDP it is below 1280 bytes, which every
 /// path carries (RFC 8200 §5).
 pub(super) const DATAGRAM_BYTES_MAX: usize = 1200;
@@ -50,7 +52,8 @@ impl<'d> Record<'d> {
         let epoch = reader.u16()?;
         let [a, b, c, d, e, f] = reader.array()?;
         let body = reader.vec16()?;
-        if version != VERSION && (version != VERSION_1_0 || epoch != 0) {
+        let is_1_2 = version == VERSION || (version == VERSION_1_0 && epoch == 0);
+        if !is_1_2 || body.len() > BODY_BYTES_MAX {
             return None;
         }
         *datagram = reader.0;
@@ -240,6 +243,16 @@ mod tests {
             (1, 1 << 40, &b"c"[..])
         );
         assert!(Record::take(&mut rest).is_none());
+    }
+
+    #[test]
+    fn a_record_has_no_more_bytes_than_the_specification_gives_it() {
+        for (len, is_one) in [((1 << 14) + 2048, true), ((1 << 14) + 2049, false)] {
+            let mut datagram = BytesMut::new();
+            put_header(&mut datagram, ContentType::Handshake, VERSION, (0, 0), len);
+            datagram.resize(HEADER_BYTES + len, 0);
+            assert_eq!(Record::take(&mut &datagram[..]).is_some(), is_one, "{len} bytes");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
     reason = "the other client wants an Instant to count from, and OpenSSL lives in real time"
 )]
 
+mod attacker;
 #[path = "../common/mod.rs"]
 mod common;
 mod fuzz;

@@ -33,7 +33,7 @@ impl Associations {
             return;
         };
         if now >= pending.deadline {
-            self.handshakes.remove(&remote);
+            self.forget_handshake(remote);
             return drop_it(out, "handshake_timeout");
         }
         pending.send_flight(now, out);

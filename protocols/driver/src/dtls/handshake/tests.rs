@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{association::Said, record::VERSION_1_0},
+    super::{association::Said, cookie::COOKIE_BYTES, record::VERSION_1_0},
     *,
 };
 use crate::{ClientAuth, DtlsSettings};
@@ -73,6 +73,7 @@ fn start(body: &[u8]) -> Result<Handshake, Failure> {
     Handshake::start(
         server(),
         &hello,
+        [9; COOKIE_BYTES],
         (&fragment(kind::CLIENT_HELLO, HELLO_NUMBER, body), 5),
     )
 }
@@ -136,7 +137,7 @@ impl Client {
     }
 
     /// Sends the identity, and a Finished that `spoil` may change.
-    fn finish(&mut self, extended: bool, spoil: impl FnOnce(&mut [u8; 12])) -> Result<Progress, Failure> {
+    fn finish(&mut self, extended: bool, spoil: impl FnOnce(&mut Vec<u8>)) -> Result<Progress, Failure> {
         let exchange = self.note(kind::CLIENT_KEY_EXCHANGE, b"\x00\x05meter");
         assert!(matches!(
             self.handshake.handle(NOW, &plain(&exchange))?,
@@ -149,7 +150,7 @@ impl Client {
             extended.then_some(&hash[..]),
         )
         .unwrap();
-        let mut verify_data = master.verify_data(b"client finished", &hash).unwrap();
+        let mut verify_data = master.verify_data(b"client finished", &hash).unwrap().to_vec();
         spoil(&mut verify_data);
         let finished = self.note(kind::FINISHED, &verify_data);
         let (write, read) = master
@@ -209,6 +210,11 @@ fn a_finished_that_belongs_to_another_handshake_is_refused() {
         .err()
         .unwrap();
     assert_eq!(failure, Failure::new(Alert::DecryptError, "wrong_finished"));
+    // One that is too short, or too long.
+    for len in [0, 1, 11, 13] {
+        let failure = Client::new(b"", b"").finish(false, |data| data.resize(len, 0));
+        assert_eq!(failure.err().unwrap().reason, "wrong_finished", "{len} bytes");
+    }
     // Somebody on the way has changed what the client offered.
     let mut client = Client::new(b"", b"");
     client.transcript[MESSAGE_HEADER_BYTES + 40] ^= 1;
@@ -227,6 +233,29 @@ fn hellos_that_cannot_be_answered_are_refused_with_the_alert_of_the_specificatio
     // ECDHE_ECDSA, which needs a certificate, and one that nobody knows.
     let other = hello_body(VERSION, b"", &[0xc0ae, 0x1234], 0, b"");
     assert_eq!(refused(&other).alert, Some(Alert::HandshakeFailure));
+}
+
+#[test]
+fn hellos_that_contradict_the_specification_of_their_extensions() {
+    let hello = |extensions: &[u8]| hello_body(VERSION, b"", &[0xc0a8], 0, extensions);
+    // RFC 5746 §3.6: nothing has been negotiated before.
+    let refused = start(&hello(&[
+        0xff, 1, 0, 13, 12, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,
+    ]));
+    assert_eq!(
+        refused.err().unwrap(),
+        Failure::new(Alert::HandshakeFailure, "renegotiation")
+    );
+    assert!(start(&hello(&[0xff, 1, 0, 1, 0])).is_ok());
+    let twice = [EXTENDED_MASTER_SECRET, EXTENDED_MASTER_SECRET].concat();
+    assert!(ClientHello::parse(&hello(&twice)).is_none());
+    // Padding (RFC 7685) of 3 and of 4 KiB.
+    let mut padding = vec![0, 21, 12, 0];
+    padding.resize(4 + (3 << 10), 0);
+    assert!(ClientHello::parse(&hello(&padding)).is_some());
+    padding[2] = 16;
+    padding.resize(4 + (4 << 10), 0);
+    assert!(ClientHello::parse(&hello(&padding)).is_none());
 }
 
 #[test]
