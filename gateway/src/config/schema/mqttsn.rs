@@ -105,7 +105,7 @@ pub(super) static SPECS: &[Spec] = &[
         doc: "Take PUBLISH of QoS -1 (MQTT-SN §6.8): messages to predefined or short topics from anybody, without \
               CONNECT. They are published by the client `NegQoS-Client`, on other listeners than the default one by \
               `NegQoS-Client-NAME` (of dtls: `NegQoS-Client-dtls:NAME`), which authentication and authorization rules \
-              apply to. A change needs a restart, and so does one of the predefined topics that it uses.",
+              apply to. A change needs a restart.",
     },
     Spec {
         pattern: "gateway.mqttsn.idle_timeout",
