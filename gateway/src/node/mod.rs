@@ -41,8 +41,8 @@ use stats::NodeStats;
 use storage::{Keeper, Storage};
 
 pub use admission::AdmissionError;
-pub(crate) use mqttsn::peer_settings;
 pub use hooks::Extensions;
+pub(crate) use mqttsn::peer_settings;
 pub use storage::RestoreError;
 
 /// Time that clients have at shutdown to take what waits for them.
