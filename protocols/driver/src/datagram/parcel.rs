@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use broker_core::{Remote, ShardId};
 
 use super::table::Track;
+use crate::dtls::AssociationId;
 
 /// What an item counts for in the bounds of a mailbox, besides the bytes of its datagram.
 const ITEM_BYTES: usize = size_of::<Item>();
@@ -46,8 +47,8 @@ pub(crate) enum News {
     },
     /// A datagram for the endpoint's common peer.
     Common,
-    /// For the front: a datagram for the association of this address.
-    Outgoing { to: SocketAddr },
+    /// For the front: a datagram for this association, and for no other that its address may have by now.
+    Outgoing { association: AssociationId },
     /// For the front: the peer has gone on to another worker.
     Moved {
         remote: Remote,

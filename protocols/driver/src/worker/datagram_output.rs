@@ -72,8 +72,11 @@ impl Worker {
                 return;
             };
             let sent = match to {
-                Destination::Remote(remote) if port.secured.is_some() => {
-                    self.seal(listener, remote.address, &datagram);
+                Destination::Remote(remote) if let Some(secured) = &port.secured => {
+                    match secured.id_of(remote.address) {
+                        Some(association) => self.seal(listener, association, &datagram),
+                        None => self.drop_datagram(listener, "no_association"),
+                    }
                     continue;
                 }
                 Destination::Remote(remote) => {

@@ -97,7 +97,7 @@ impl Worker {
                 self.route_datagram(listener, origin, remote_ref, datagram);
             }
             News::Common => self.common_input(listener, datagram),
-            News::Outgoing { to } => self.seal(listener, to, datagram),
+            News::Outgoing { association } => self.seal(listener, association, datagram),
             News::AssociationEnded {
                 remote,
                 track,

@@ -107,7 +107,6 @@ impl Secured {
 impl Worker {
     /// A datagram has come in at a secured socket.
     pub(super) fn receive_sealed(&mut self, listener: u32, origin: Origin, datagram: &[u8]) {
-        let mut outcomes = mem::take(&mut self.datagrams.outcomes);
         let Some(port) = self.datagrams.port(listener) else {
             return;
         };
@@ -125,8 +124,11 @@ impl Worker {
             }
         }
         let local = Some(origin.local.ip());
-        let associations = &mut secured.associations;
-        associations.handle_datagram(self.now, origin.from, local, datagram, &mut outcomes);
+        let mut outcomes = mem::take(&mut self.datagrams.outcomes);
+        if let Some(secured) = self.datagrams.secured(listener) {
+            let associations = &mut secured.associations;
+            associations.handle_datagram(self.now, origin.from, local, datagram, &mut outcomes);
+        }
         self.act_on(listener, outcomes);
     }
 
@@ -151,20 +153,21 @@ impl Worker {
         self.act_on(listener, outcomes);
     }
 
-    /// Seals a datagram for this address, and sends it.
-    pub(super) fn seal(&mut self, listener: u32, to: SocketAddr, datagram: &[u8]) {
+    /// Seals a datagram, and sends it. It is dropped if the association has ended: who has come after it from the same
+    /// address may be another.
+    pub(super) fn seal(&mut self, listener: u32, association: AssociationId, datagram: &[u8]) {
         let now = self.now;
         let mut outcomes = mem::take(&mut self.datagrams.outcomes);
-        let Some(port) = self.datagrams.port(listener) else {
-            return;
-        };
-        let secured = port.secured.as_mut();
-        if let Some((secured, id)) = secured.and_then(|secured| secured.id_of(to).map(|id| (secured, id))) {
-            port.tally.sent.add(1);
-            port.tally.sent_bytes.add(datagram.len() as u64);
-            secured.associations.send(now, id, datagram, &mut outcomes);
-        } else {
-            self.drop_datagram(listener, "no_association");
+        if let Some(port) = self.datagrams.port(listener)
+            && let Some(secured) = &mut port.secured
+        {
+            if secured.sessions.contains_key(&association) {
+                port.tally.sent.add(1);
+                port.tally.sent_bytes.add(datagram.len() as u64);
+            }
+            secured
+                .associations
+                .send(now, association, datagram, &mut outcomes);
         }
         self.act_on(listener, outcomes);
     }
@@ -176,18 +179,18 @@ impl Worker {
         };
         let mut waiting = mem::take(&mut link.outbox);
         let Io::Datagram(route) = &link.io else { return };
-        let (Some(remote), Some(_)) = (&route.remote, route.association) else {
+        let Some(association) = route.association else {
             return;
         };
-        let (listener, to, front) = (route.listener, remote.address, route.track.front);
+        let (listener, front) = (route.listener, route.track.front);
         while let Some(datagram) = waiting.datagram() {
             if let Some(link) = self.links.get_mut(id) {
                 link.sent += datagram.len() as u64;
             }
             if front == self.id {
-                self.seal(listener, to, datagram);
+                self.seal(listener, association, datagram);
             } else {
-                self.forward(front, listener, News::Outgoing { to }, datagram);
+                self.forward(front, listener, News::Outgoing { association }, datagram);
             }
             waiting.pop_datagram();
         }

@@ -199,6 +199,18 @@ fn one_source_does_not_get_all_of_the_processor() {
 }
 
 #[test]
+fn what_was_meant_for_a_former_client_never_reaches_the_next_one_at_its_address() {
+    let mut server = Server::new(psk_server());
+    let (_, former) = connected(&mut server, address(5));
+    let (_, next) = connected(&mut server, address(5));
+    server.call(|all, out| all.send(START, former, b"secret", out));
+    assert!(server.take().is_empty());
+    assert_eq!(server.dropped.last(), Some(&"no_association"));
+    server.call(|all, out| all.send(START, next, b"for it", out));
+    assert_eq!(server.take().len(), 1);
+}
+
+#[test]
 fn a_client_without_good_random_numbers_can_come_again_after_a_restart() {
     let mut server = Server::new(psk_server());
     let (mut client, mut second) = begun(&mut server, address(5));

@@ -315,3 +315,40 @@ fn no_common_cipher_suite() {
     let args = ["-psk", "00ff", "-cipher", "PSK-AES256-GCM-SHA384"];
     refused(&psk_settings(), &args, "no_common_cipher_suite");
 }
+
+#[test]
+fn a_small_mtu_cuts_the_flights_of_a_client() {
+    let pki = Pki::new();
+    let mut settings = mixed_settings(&pki, &rcgen::PKCS_ECDSA_P256_SHA256);
+    settings.client_auth = ClientAuth::Required;
+    let (certificate, key) = pki.issue("meter", &rcgen::PKCS_RSA_SHA256);
+    let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
+    let cipher = "ECDHE-ECDSA-AES128-GCM-SHA256";
+    let mut args = vec!["-cert", &certificate, "-key", &key, "-cipher", cipher];
+    // RFC 6066 §4 is not spoken here, and need not be.
+    args.extend(["-mtu", "256", "-maxfraglen", "512"]);
+    let Some(identity) = converse(&settings, &args, cipher) else {
+        return;
+    };
+    assert!(matches!(identity, Some(Identity::Certificate(_))));
+}
+
+#[test]
+fn a_renegotiation_is_refused() {
+    let key = key_in_hex();
+    let cipher = "PSK-AES128-CCM8:@SECLEVEL=0";
+    let args = ["-psk", &key, "-psk_identity", IDENTITY, "-cipher", cipher];
+    let mut server = Server::new(&psk_settings());
+    let Some(mut client) = Client::start(&server, &args) else {
+        return;
+    };
+    client.input.write_all(b"temperature\n").unwrap();
+    server.turn_until("the answer", |_| client.printed("TEMPERATURE"));
+    assert!(client.printed("Secure Renegotiation IS supported"));
+    assert!(client.printed("Extended master secret: yes"));
+    client.input.write_all(b"R\n").unwrap();
+    server.turn_until("the end", |server| !server.closed.is_empty());
+    // It is told no_renegotiation (RFC 5746 §4.5), and OpenSSL ends the association for that.
+    assert_eq!(server.closed, ["alert_of_client"]);
+    assert_eq!(server.identities.len(), 1);
+}
