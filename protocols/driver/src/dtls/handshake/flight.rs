@@ -71,12 +71,12 @@ impl Handshake {
             let mut offset = 0;
             loop {
                 let overhead = HEADER_BYTES + MESSAGE_HEADER_BYTES;
-                let room = DATAGRAM_BYTES_MAX.saturating_sub(datagram.len() + overhead);
                 let rest = message.bytes.len() - offset;
-                if room < rest.min(100) {
+                let room = DATAGRAM_BYTES_MAX.checked_sub(datagram.len() + overhead);
+                let Some(room) = room.filter(|room| *room >= rest.min(100)) else {
                     send(datagram.split().freeze());
                     continue;
-                }
+                };
                 let part = rest.min(room);
                 let header = (0, self.sequence);
                 self.sequence += 1;

@@ -259,6 +259,22 @@ fn hellos_that_contradict_the_specification_of_their_extensions() {
 }
 
 #[test]
+fn no_datagram_of_a_flight_is_too_long() {
+    for len in 1100..1200 {
+        let mut client = Client::new(b"", b"");
+        let handshake = &mut client.handshake;
+        handshake.transcript = message(kind::CERTIFICATE, 1, &vec![7; len]);
+        handshake
+            .transcript
+            .extend(message(kind::SERVER_HELLO_DONE, 2, b""));
+        handshake.flight = 0..handshake.transcript.len();
+        let mut sent = Vec::new();
+        handshake.flight(|datagram| sent.push(datagram.len()));
+        assert!(sent.iter().all(|len| *len <= 1200), "{len}: {sent:?}");
+    }
+}
+
+#[test]
 fn messages_out_of_turn_end_the_handshake() {
     for kind in [
         kind::CERTIFICATE,
