@@ -27,7 +27,7 @@ pub const STORE_UNUSABLE: u8 = 3;
 const EXAMPLES: &str = "\
 Examples:
   tidegate
-      Serve MQTT on port 1883 and MQTT over WebSocket on port 8083, with the built-in defaults.
+      Serve MQTT on port 1883, MQTT over WebSocket on port 8083 and MQTT-SN on port 1884 of UDP.
   tidegate --config /etc/tidegate/tidegate.conf --set log.level=debug
       Serve as the file says, but log more.
   TIDEGATE_MQTT__MAX_PACKET_SIZE=4MB tidegate
@@ -87,10 +87,10 @@ enum Failure {
 }
 
 /// Tidegate: an MQTT gateway. Devices and applications connect over TCP, TLS and WebSocket with MQTT 3.1, 3.1.1 and
-/// 5.0.
+/// 5.0, sensors over UDP and DTLS with MQTT-SN 1.2.
 ///
 /// Without a subcommand it runs in the foreground: it prints what listens where, then `ready`. SIGTERM stops it in
-/// good order; SIGHUP reads certificates, users and rules again.
+/// good order; SIGHUP reads the configuration, certificates, keys, users and rules again.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, after_help = EXAMPLES, disable_help_subcommand = true, max_term_width = 100)]
 struct Arguments {
