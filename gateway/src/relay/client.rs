@@ -136,8 +136,11 @@ impl Backoff {
     }
 
     /// One second, then twice as long each time; up to a quarter more, by `random`, so that gateways do not come back
-    /// together.
+    /// together. Attempts that were made together and fail together are one failure.
     pub(crate) fn failed(&mut self, now: Timestamp, random: u64) {
+        if self.failures > 0 && !self.is_over(now) {
+            return;
+        }
         let pause = Backoff::LONGEST.min(1000 << self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
         let millis = pause + random % (pause / 4);

@@ -42,7 +42,8 @@ use subscribe::Filter;
 pub(crate) struct Introduction {
     /// Its client id.
     pub(crate) client_id: String,
-    /// Subscriptions and messages outlive a broken connection at the broker, and the gateway itself.
+    /// Subscriptions and messages outlive a broken connection at the broker. Those of an earlier life of the gateway are
+    /// ended: nobody knows any more whom they were for.
     pub(crate) is_persistent: bool,
 }
 
@@ -68,6 +69,10 @@ pub(crate) struct Aggregated {
     last_id: PacketId,
     /// QoS 2 of the broker: received, not released.
     unreleased: BTreeSet<PacketId>,
+    /// The broker may have a session of an earlier life of the gateway.
+    forgets: bool,
+    /// The broker has not confirmed all filters of a session that it has.
+    must_resubscribe: bool,
     random: Random,
     counters: Counters,
 }
@@ -153,6 +158,8 @@ impl Aggregated {
             random: Random::new(terms.seed),
             filters: FilterIndex::with_seed(terms.seed),
             terms,
+            forgets: introduction.is_persistent,
+            must_resubscribe: false,
             introduction,
             connection: None,
             connections: 0,
@@ -183,7 +190,7 @@ impl Aggregated {
         let credentials = &self.terms.credentials;
         let version = mqtt::codec::ProtocolVersion::V4;
         let mut packet = mqtt::codec::Connect::new(version, &self.introduction.client_id);
-        packet.clean_start = !self.introduction.is_persistent;
+        packet.clean_start = !self.introduction.is_persistent || self.forgets;
         packet.keep_alive = self.terms.timing.keep_alive_secs();
         packet.username = credentials.username.as_deref();
         packet.password = credentials
@@ -214,10 +221,18 @@ impl Aggregated {
             return self.lost(now, &text, out);
         }
         self.backoff.succeeded();
+        if std::mem::take(&mut self.forgets) {
+            if let Some(mut connection) = self.connection.take() {
+                connection.close(now, true, out);
+            }
+            return self.dial(now, out);
+        }
         out.notices.push(Notice::BrokerConnected);
         if !session_present {
             self.unreleased.clear();
             self.stale_filters.clear();
+        }
+        if std::mem::take(&mut self.must_resubscribe) || !session_present {
             self.resubscribe(now, out);
         }
         for filter in std::mem::take(&mut self.stale_filters) {
@@ -270,7 +285,7 @@ impl Aggregated {
             Incoming::PubRec(id) => self.publish_received(now, id, out),
             Incoming::PubComp(id) => self.publish_complete(id, out),
             Incoming::SubAck(id, codes) => self.subscribed(now, id, &codes, out),
-            Incoming::UnsubAck(id) => self.unsubscribed(id, out),
+            Incoming::UnsubAck(id) => self.unsubscribed(now, id, out),
             Incoming::PingResp | Incoming::ConnAck { .. } => {}
         }
     }

@@ -28,8 +28,8 @@ pub(super) enum Exchange {
     },
     /// The filters of everybody, on a new connection.
     Resubscribe,
-    /// An UNSUBSCRIBE; of a client with its packet identifier and number of filters.
-    Unsubscribe(Option<(SessionKey, PacketId, usize)>),
+    /// An UNSUBSCRIBE, with its filter; of a client with its packet identifier and number of filters.
+    Unsubscribe(String, Option<(SessionKey, PacketId, usize)>),
 }
 
 #[derive(Debug)]

@@ -19,8 +19,17 @@ const FRESH: Duration = Duration::from_secs(10);
 /// Retained messages of which a subscriber is known to have been given them already.
 const GIVEN_MAX: usize = 256;
 
-/// Filters in one SUBSCRIBE of everybody's.
+/// Filters in one SUBSCRIBE of everybody's; more, if there would be more than [`RESUBSCRIBES_MAX`] otherwise.
 const FILTERS_PER_PACKET: usize = 32;
+
+/// SUBSCRIBEs of everybody's filters on a new connection.
+const RESUBSCRIBES_MAX: usize = 8192;
+
+/// Exchanges under way above which no SUBSCRIBE of a client is taken. MQTT knows 65 535.
+const SUBSCRIBING_MAX: usize = 32_768;
+
+/// Exchanges under way above which filters that nobody wants any more wait for others to be ended.
+const UNSUBSCRIBING_MAX: usize = 49_152;
 
 /// What the gateway knows of one filter.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +104,7 @@ impl Aggregated {
         out: &mut Output,
     ) {
         let is_open = self.is_open();
+        let is_busy = self.exchanges.len() >= SUBSCRIBING_MAX;
         let Some(session) = self.sessions.get_mut(&key) else {
             return;
         };
@@ -104,6 +114,7 @@ impl Aggregated {
             let is_known = session.subscriptions.contains(filter);
             let refusal = match is_open {
                 false => Some(ReasonCode::ServerUnavailable),
+                true if is_busy => Some(ReasonCode::QuotaExceeded),
                 // One of the clients of a group gets a message; here the group would be one client of the broker.
                 true if filter.starts_with("$share/") || filter.starts_with("$queue/") => {
                     Some(ReasonCode::SharedSubscriptionsNotSupported)
@@ -229,8 +240,11 @@ impl Aggregated {
         client: Option<(SessionKey, PacketId, usize)>,
         out: &mut Output,
     ) {
-        if !self.is_open() {
+        if !self.is_open() || self.exchanges.len() >= UNSUBSCRIBING_MAX {
             self.stale_filters.insert(name);
+            if let Some((key, id, count)) = client {
+                self.tell_unsubscribed(key, id, count, out);
+            }
             return;
         }
         let id = self.free_id();
@@ -239,7 +253,7 @@ impl Aggregated {
             let packet = Packet::Unsubscribe(codec::Unsubscribe::new(id, &filters));
             connection.send(now, &packet, out);
         }
-        self.exchanges.insert(id, Exchange::Unsubscribe(client));
+        self.exchanges.insert(id, Exchange::Unsubscribe(name, client));
     }
 
     pub(super) fn unsubscribe(
@@ -271,11 +285,15 @@ impl Aggregated {
     }
 
     /// UNSUBACK.
-    pub(super) fn unsubscribed(&mut self, id: PacketId, out: &mut Output) {
-        if let Some(Exchange::Unsubscribe(_)) = self.exchanges.get(&id)
-            && let Some(Exchange::Unsubscribe(Some((key, id, count)))) = self.exchanges.remove(&id)
-        {
+    pub(super) fn unsubscribed(&mut self, now: Timestamp, id: PacketId, out: &mut Output) {
+        let Some(Exchange::Unsubscribe(..)) = self.exchanges.get(&id) else {
+            return;
+        };
+        if let Some(Exchange::Unsubscribe(_, Some((key, id, count)))) = self.exchanges.remove(&id) {
             self.tell_unsubscribed(key, id, count, out);
+        }
+        if let Some(name) = self.stale_filters.pop_first() {
+            self.end_filter(now, name, None, out);
         }
     }
 
@@ -316,10 +334,16 @@ impl Aggregated {
                         session.tell(Event::SubAck(id, codes), out);
                     }
                 }
-                // The new connection has no such subscription, or is told again.
-                Some(Exchange::Unsubscribe(Some((key, id, count)))) => {
-                    self.tell_unsubscribed(key, id, count, out);
+                // The broker may have kept the session with the subscription in it: it is told again then.
+                Some(Exchange::Unsubscribe(name, client)) => {
+                    if self.filters.find(&name).is_none() {
+                        self.stale_filters.insert(name);
+                    }
+                    if let Some((key, id, count)) = client {
+                        self.tell_unsubscribed(key, id, count, out);
+                    }
                 }
+                Some(Exchange::Resubscribe) => self.must_resubscribe = true,
                 _ => {}
             }
         }
@@ -329,7 +353,8 @@ impl Aggregated {
     /// they may have missed what replaced them.
     pub(super) fn resubscribe(&mut self, now: Timestamp, out: &mut Output) {
         let ids: Vec<_> = self.filters.iter().map(|(id, _)| id).collect();
-        for chunk in ids.chunks(FILTERS_PER_PACKET) {
+        let per_packet = FILTERS_PER_PACKET.max(ids.len().div_ceil(RESUBSCRIBES_MAX));
+        for chunk in ids.chunks(per_packet) {
             let own = self.free_id();
             for &id in chunk {
                 for subscriber in &mut self.filters.get_mut(id).subscribers {

@@ -6,7 +6,10 @@ use broker_core::{Connect, DisconnectCause, QoS, ReasonCode, Request};
 use mqtt::codec::Packet;
 
 use super::{Aggregated, Introduction};
-use crate::relay::{script::*, upstream::Upstream as _};
+use crate::relay::{
+    script::*,
+    upstream::{Terms, Upstream as _},
+};
 
 type Bench = crate::relay::script::Bench<Aggregated>;
 
@@ -469,4 +472,124 @@ fn a_client_that_sleeps_often_has_one_timer() {
         bench.request(1, wake("a", "g")).seen();
     }
     assert!(bench.upstream.timers.len() < 5);
+}
+
+/// A gateway whose session the broker keeps, with client `a` behind link 1 and `b` behind link 2.
+fn lasting_bench() -> Bench {
+    let mut bench = Bench::new(Aggregated::new(
+        terms(),
+        Introduction {
+            client_id: "sn".to_owned(),
+            is_persistent: true,
+        },
+    ));
+    bench
+        .opened(1)
+        .connack(1, false)
+        .opened(2)
+        .connack(2, false)
+        .request(1, connect(client("a")))
+        .request(2, connect(client("b")));
+    bench
+}
+
+#[test]
+fn a_lasting_session_of_an_earlier_life_is_ended() {
+    let mut bench = lasting_bench();
+    bench.expect(&[
+        "open 1",
+        "1 < CONNECT sn gw clean",
+        "1 < DISCONNECT",
+        "close 1",
+        "open 2",
+        "2 < CONNECT sn gw",
+        "1: connected",
+        "2: connected",
+    ]);
+}
+
+#[test]
+fn a_lasting_session_keeps_no_filter_whose_end_was_not_confirmed() {
+    let mut bench = lasting_bench();
+    bench
+        .request(1, subscribe(1, "t", 1))
+        .suback(2, 2, ReasonCode::GrantedQoS1)
+        .seen();
+    bench
+        .request(1, unsubscribe(2, "t"))
+        .expect(&["2 < UNSUBSCRIBE 3 t"]);
+    bench.closed(2).expect(&["close 2", "1: unsuback 2 success"]);
+    bench
+        .wait(Duration::from_millis(1_250))
+        .opened(3)
+        .connack(3, true);
+    let seen = bench.seen();
+    assert_eq!(seen.last().unwrap(), "3 < UNSUBSCRIBE 4 t");
+}
+
+#[test]
+fn filters_that_were_not_confirmed_are_asked_for_again() {
+    let mut bench = lasting_bench();
+    bench
+        .request(1, subscribe(1, "t", 1))
+        .suback(2, 2, ReasonCode::GrantedQoS1);
+    bench
+        .closed(2)
+        .wait(Duration::from_millis(1_250))
+        .opened(3)
+        .seen();
+    bench.connack(3, false).expect(&["3 < SUBSCRIBE 3 t 1"]);
+    bench
+        .closed(3)
+        .wait(Duration::from_millis(1_250))
+        .opened(4)
+        .seen();
+    // The session is there, but nobody knows whether the filter is.
+    bench.connack(4, true).expect(&["4 < SUBSCRIBE 4 t 1"]);
+    bench.suback(4, 4, ReasonCode::GrantedQoS1);
+    bench
+        .closed(4)
+        .wait(Duration::from_millis(1_250))
+        .opened(5)
+        .seen();
+    bench.connack(5, true).expect(&[]);
+}
+
+#[test]
+fn packet_identifiers_are_enough_however_many_filters_end_at_once() {
+    const SESSIONS: u16 = 260;
+    let mut bench = Bench::new(Aggregated::new(
+        Terms {
+            sessions_max: usize::from(SESSIONS),
+            ..terms()
+        },
+        Introduction {
+            client_id: "sn".to_owned(),
+            is_persistent: false,
+        },
+    ));
+    bench.opened(1).connack(1, false);
+    let mut own = 1;
+    for session in 0..SESSIONS {
+        let link = u64::from(session) + 1;
+        bench.request(link, connect(client(&format!("c{session}"))));
+        for number in 1..=256 {
+            own = if own == u16::MAX { 1 } else { own + 1 };
+            bench
+                .request(link, subscribe(number, &format!("{session}/{number}"), 0))
+                .suback(1, own, ReasonCode::Success);
+        }
+        bench.seen();
+    }
+    for session in 0..SESSIONS {
+        bench.request(u64::from(session) + 1, leave(DisconnectCause::Normal));
+    }
+    assert_eq!(bench.upstream.exchanges.len(), 49_152);
+    // The others follow.
+    let waiting = bench.upstream.stale_filters.len();
+    assert_eq!(waiting, 260 * 256 - 49_152);
+    let id = *bench.upstream.exchanges.keys().next().unwrap();
+    bench.unsuback(1, id.get());
+    assert_eq!(bench.upstream.exchanges.len(), 49_152);
+    assert_eq!(bench.upstream.stale_filters.len(), waiting - 1);
 }

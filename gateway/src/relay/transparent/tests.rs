@@ -452,3 +452,19 @@ fn a_client_that_sleeps_often_has_one_timer() {
     }
     assert!(bench.upstream.timers.len() < 5);
 }
+
+#[test]
+fn clients_that_fail_together_are_one_failure() {
+    let mut bench = bench();
+    for number in 1..=20 {
+        bench.request(number, connect(client(&format!("c{number}"))));
+    }
+    for number in 1..=20 {
+        bench.closed(number);
+    }
+    bench.seen();
+    bench
+        .wait(Duration::from_millis(1_250))
+        .request(30, connect(client("late")))
+        .expect(&["open 21"]);
+}
