@@ -1,8 +1,11 @@
 //! The table of peers, by link and by whom they speak with.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use broker_core::{Close, Effects, LinkId, Outbox, Peer, Remote, Request, Timestamp, timer::TimerQueue};
+
+/// Entries of peers that have ended or gone on, which are not worth being sought out.
+const STALE: usize = 64;
 
 /// A peer.
 struct Link {
@@ -11,6 +14,8 @@ struct Link {
     place: (usize, Option<Remote>),
     /// A timer is armed for this time or an earlier one.
     armed: Timestamp,
+    /// More than its first datagram has come of it.
+    has_gone_on: bool,
 }
 
 /// What a call of a peer has left to be done.
@@ -30,11 +35,17 @@ pub(super) struct Links {
     by_place: HashMap<(usize, Option<Remote>), LinkId>,
     timers: TimerQueue<LinkId>,
     opened: u64,
+    /// By socket: how many there are.
+    counts: Vec<usize>,
+    /// By socket: those that may be false addresses, the oldest first, and some others.
+    newcomers: Vec<VecDeque<LinkId>>,
 }
 
 impl Links {
-    pub(super) fn new() -> Links {
+    pub(super) fn new(sockets: usize) -> Links {
         Links {
+            counts: vec![0; sockets],
+            newcomers: vec![VecDeque::new(); sockets],
             links: HashMap::new(),
             by_place: HashMap::new(),
             timers: TimerQueue::new(),
@@ -42,8 +53,35 @@ impl Links {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.links.len()
+    /// Peers of this socket, the common one included.
+    pub(super) fn count(&self, socket: usize) -> usize {
+        self.counts[socket]
+    }
+
+    /// Another datagram of its client has come.
+    pub(super) fn go_on(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.has_gone_on = true;
+        }
+    }
+
+    /// One that has just been opened, by one datagram whose address may be false: it gives way to others if nothing more
+    /// comes of it.
+    pub(super) fn enter_newcomer(&mut self, id: LinkId, socket: usize) {
+        let (links, newcomers) = (&self.links, &mut self.newcomers[socket]);
+        newcomers.push_back(id);
+        if newcomers.len() > 2 * self.counts[socket] + STALE {
+            newcomers.retain(|id| links.get(id).is_some_and(|link| !link.has_gone_on));
+            newcomers.shrink_to(2 * newcomers.len());
+        }
+    }
+
+    /// The oldest of the socket's peers of which only one datagram has come. It is named but once.
+    pub(super) fn pop_newcomer(&mut self, socket: usize) -> Option<LinkId> {
+        let links = &self.links;
+        let is_new = |id: &LinkId| links.get(id).is_some_and(|link| !link.has_gone_on);
+        let newcomers = &mut self.newcomers[socket];
+        std::iter::from_fn(|| newcomers.pop_front()).find(is_new)
     }
 
     pub(super) fn find(&self, place: &(usize, Option<Remote>)) -> Option<LinkId> {
@@ -54,8 +92,14 @@ impl Links {
         self.opened += 1;
         let id = LinkId(self.opened);
         self.by_place.insert(place.clone(), id);
-        let armed = Timestamp::NEVER;
-        self.links.insert(id, Link { peer, place, armed });
+        self.counts[place.0] += 1;
+        let link = Link {
+            peer,
+            place,
+            armed: Timestamp::NEVER,
+            has_gone_on: false,
+        };
+        self.links.insert(id, link);
         id
     }
 
@@ -66,6 +110,7 @@ impl Links {
     pub(super) fn remove(&mut self, id: LinkId) {
         if let Some(link) = self.links.remove(&id) {
             self.by_place.remove(&link.place);
+            self.counts[link.place.0] -= 1;
         }
     }
 
@@ -75,7 +120,6 @@ impl Links {
         let Some(link) = self.links.get_mut(&id) else {
             return left;
         };
-        let client_id = link.peer.client_id().map(str::to_owned);
         let mut close = None;
         let mut effects = Effects {
             wire: &mut left.wire,
@@ -85,9 +129,8 @@ impl Links {
         call(&mut *link.peer, &mut effects);
         left.place = Some(link.place.clone());
         if let Some(close) = close {
-            left.closed = Some((close, client_id));
-            self.by_place.remove(&link.place);
-            self.links.remove(&id);
+            left.closed = Some((close, link.peer.client_id().map(str::to_owned)));
+            self.remove(id);
         } else if let Some(at) = link.peer.poll_timeout()
             && at < link.armed
         {
@@ -123,5 +166,62 @@ impl Links {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_core::Event;
+
+    use super::*;
+
+    struct Nobody;
+
+    impl Peer for Nobody {
+        fn handle_input(&mut self, _: Timestamp, input: &[u8], _: &mut Effects<'_>) -> usize {
+            input.len()
+        }
+
+        fn handle_event(&mut self, _: Timestamp, _: Event, _: &mut Effects<'_>) {}
+
+        fn handle_timeout(&mut self, _: Timestamp, _: &mut Effects<'_>) {}
+
+        fn handle_closed(&mut self, _: Timestamp, _: &mut Effects<'_>) {}
+
+        fn poll_timeout(&self) -> Option<Timestamp> {
+            None
+        }
+    }
+
+    fn open(links: &mut Links, socket: usize, port: u16) -> LinkId {
+        let address = ([10, 0, 0, 1], port).into();
+        let remote = Remote { address, node: None };
+        let id = links.insert(Box::new(Nobody), (socket, Some(remote)));
+        links.enter_newcomer(id, socket);
+        id
+    }
+
+    #[test]
+    fn the_oldest_that_has_not_gone_on_gives_way() {
+        let mut links = Links::new(2);
+        let ids: Vec<LinkId> = (1..=4).map(|port| open(&mut links, 1, port)).collect();
+        assert_eq!((links.count(0), links.count(1)), (0, 4));
+        links.go_on(ids[0]);
+        links.remove(ids[1]);
+        assert_eq!(links.count(1), 3);
+        assert_eq!(links.pop_newcomer(0), None);
+        assert_eq!(links.pop_newcomer(1), Some(ids[2]));
+        assert_eq!(links.pop_newcomer(1), Some(ids[3]));
+        assert_eq!(links.pop_newcomer(1), None);
+    }
+
+    #[test]
+    fn those_that_are_gone_are_not_remembered() {
+        let mut links = Links::new(1);
+        for port in 1..=10_000 {
+            let id = open(&mut links, 0, port);
+            links.remove(id);
+        }
+        assert!(links.newcomers[0].len() <= STALE + 1);
     }
 }

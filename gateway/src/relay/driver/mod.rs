@@ -36,6 +36,15 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 /// Datagrams of one socket that are looked at before anything else is.
 const DATAGRAMS_PER_TURN: usize = 64;
 
+/// What connections to the broker have told that is looked at before anything else is.
+const HAPPENINGS_PER_TURN: usize = 64;
+
+/// Errors of one socket that are passed over before anything else is looked at.
+const ERRORS_PER_TURN: usize = 16;
+
+/// Peers that give way to others in a second: each may cost a connection to the broker.
+const DISPLACED_PER_SECOND: u32 = 1000;
+
 /// Time to take leave of the broker at the end.
 const LEAVE: Duration = Duration::from_secs(3);
 
@@ -50,6 +59,10 @@ struct Relay {
     requests: VecDeque<(LinkId, Request)>,
     /// What DTLS has left to be done, by socket.
     sealed: Vec<(usize, Unsealed)>,
+    /// The socket that is looked at first, so that a busy one does not keep others from being read.
+    first: usize,
+    /// Peers that have given way to others, since then.
+    displaced: (Timestamp, u32),
     /// When it was last said that there are too many clients.
     refused: Timestamp,
 }
@@ -68,15 +81,20 @@ impl Relay {
                     None => std::future::pending().await,
                 }
             };
-            let sockets = &self.sockets;
+            let (sockets, first) = (&self.sockets, self.first);
             tokio::select! {
-                received = receive(sockets, &mut buffer) => {
+                received = receive(sockets, first, &mut buffer) => {
                     let (socket, len, from) = received;
+                    self.first = socket + 1;
                     self.received(socket, from, &buffer[..len]);
                     self.more_datagrams(socket, &mut buffer).await;
                 }
                 happening = happenings.recv() => {
                     if let Some((id, happening)) = happening {
+                        self.happened(id, happening);
+                    }
+                    for _ in 0..HAPPENINGS_PER_TURN {
+                        let Ok((id, happening)) = happenings.try_recv() else { break };
                         self.happened(id, happening);
                     }
                 }
@@ -159,6 +177,9 @@ impl Relay {
         };
         let place = (socket, Some(remote.clone()));
         let known = self.links.find(&place);
+        if let Some(link) = known {
+            self.links.go_on(link);
+        }
         let Some(link) = known.or_else(|| self.stranger(now, socket, &remote, inner)) else {
             return;
         };
@@ -187,18 +208,20 @@ impl Relay {
             .endpoint
             .handle_stranger(now, &stranger, datagram, &mut transmits);
         self.transmit(now, socket, &transmits);
-        let here = &mut self.sockets[socket];
         match verdict {
             Verdict::Done => None,
             Verdict::Drop(word) => {
                 tracing::debug!(%remote, word, "datagram dropped");
                 None
             }
-            Verdict::Open(_) if self.links.len() >= here.max_connections => {
+            Verdict::Open(_)
+                if self.links.count(socket) >= self.sockets[socket].max_connections
+                    && !self.displace(now, socket) =>
+            {
                 if now.since(self.refused) >= Duration::from_secs(1) {
                     self.refused = now;
                     tracing::warn!(
-                        listener = here.name,
+                        listener = self.sockets[socket].name,
                         "too many clients: strangers are not answered"
                     );
                 }
@@ -206,12 +229,33 @@ impl Relay {
             }
             Verdict::Open(peer) => {
                 let link = self.links.insert(peer, (socket, Some(remote.clone())));
-                if let Some(secured) = &mut here.secured {
-                    secured.add(remote.address, link, |link| self.links.contains(link));
+                match &mut self.sockets[socket].secured {
+                    Some(secured) => secured.add(remote.address, link, |link| self.links.contains(link)),
+                    // No handshake has proven its address.
+                    None => self.links.enter_newcomer(link, socket),
                 }
                 Some(link)
             }
         }
+    }
+
+    /// Where no place is left, the oldest peer of which only one datagram has come gives way. False if there is none, or if
+    /// too many have lately.
+    fn displace(&mut self, now: Timestamp, socket: usize) -> bool {
+        let (since, count) = &mut self.displaced;
+        if now.since(*since) >= Duration::from_secs(1) {
+            (*since, *count) = (now, 0);
+        }
+        if *count >= DISPLACED_PER_SECOND {
+            return false;
+        }
+        *count += 1;
+        let Some(oldest) = self.links.pop_newcomer(socket) else {
+            return false;
+        };
+        self.call(oldest, |peer, effects| peer.handle_closed(now, effects));
+        self.links.remove(oldest);
+        true
     }
 
     /// PUBLISH of QoS −1.
@@ -415,14 +459,20 @@ impl Relay {
     }
 }
 
-/// A datagram, of whichever socket has one.
-async fn receive(sockets: &[Socket], buffer: &mut [u8]) -> (usize, usize, SocketAddr) {
+/// A datagram, of whichever socket has one; `first` has precedence.
+async fn receive(sockets: &[Socket], first: usize, buffer: &mut [u8]) -> (usize, usize, SocketAddr) {
     poll_fn(|context| {
-        for (index, socket) in sockets.iter().enumerate() {
+        for index in (first..).map(|index| index % sockets.len()).take(sockets.len()) {
+            let mut errors = 0;
             // An error belongs to something sent before (ICMP): the next read goes on.
-            while let Poll::Ready(received) = socket.poll_receive(context, buffer) {
+            while let Poll::Ready(received) = sockets[index].poll_receive(context, buffer) {
                 if let Ok((len, from)) = received {
                     return Poll::Ready((index, len, from));
+                }
+                errors += 1;
+                if errors == ERRORS_PER_TURN {
+                    context.waker().wake_by_ref();
+                    break;
                 }
             }
         }

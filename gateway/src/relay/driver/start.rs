@@ -201,14 +201,16 @@ impl Relay {
         drop(out);
         let mut relay = Relay {
             clock: Clock::start(),
+            links: Links::new(sockets.len()),
             sockets,
-            links: Links::new(),
             upstream: state_machine(settings, seed()?),
             connections: HashMap::new(),
             target,
             tell,
             requests: VecDeque::new(),
             sealed: Vec::new(),
+            first: 0,
+            displaced: (Timestamp::from_millis(0), 0),
             refused: Timestamp::from_millis(0),
         };
         let mut output = Output::default();

@@ -1,17 +1,22 @@
 //! One connection to the broker: a task that reads, writes, and tells.
 
 use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Poll, ready},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rustls_pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     sync::{mpsc, watch},
     time::timeout,
@@ -20,7 +25,8 @@ use tokio_rustls::TlsConnector;
 
 use super::super::{settings::BrokerUrl, upstream::ConnId};
 
-/// Bytes that may wait for the broker to take them. Above it the connection is given up.
+/// Bytes that may wait for the broker to take them; if there are more when others are to be sent, the connection is given
+/// up. What is given at once may be more: everything that was not acknowledged on the connection before.
 pub(super) const WAITING_MAX: usize = 8 << 20;
 
 /// Bytes read at once.
@@ -28,6 +34,9 @@ const READ_BYTES: usize = 16 << 10;
 
 /// Time for TCP and TLS to be opened.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time for a connection to end that is to be closed, whether or not the broker takes what was given before.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time for the broker to close after the gateway has.
 const LINGER: Duration = Duration::from_secs(2);
@@ -56,6 +65,7 @@ pub(super) struct Tcp {
     /// Bytes of the orders, which so are bounded.
     waiting: Arc<AtomicUsize>,
     is_paused: watch::Sender<bool>,
+    is_closing: watch::Sender<bool>,
 }
 
 type Tell = mpsc::Sender<(ConnId, Happening)>;
@@ -64,10 +74,14 @@ impl Tcp {
     pub(super) fn open(id: ConnId, target: Arc<Target>, tell: Tell) -> Tcp {
         let (orders, received) = mpsc::unbounded_channel();
         let (is_paused, paused) = watch::channel(false);
+        let (is_closing, closing) = watch::channel(false);
         let waiting = Arc::new(AtomicUsize::new(0));
         let left = Arc::clone(&waiting);
         tokio::spawn(async move {
-            let reason = carry(id, &target, &tell, received, paused, &left).await;
+            let reason = tokio::select! {
+                reason = carry(id, &target, &tell, received, paused, &left) => reason,
+                () = given_up(closing) => "closed".to_owned(),
+            };
             // The loop has ended if nobody hears it.
             let _ = tell.send((id, Happening::Closed(reason))).await;
         });
@@ -75,13 +89,14 @@ impl Tcp {
             orders,
             waiting,
             is_paused,
+            is_closing,
         }
     }
 
     /// False, if too much waits already.
     pub(super) fn send(&self, bytes: Bytes) -> bool {
         let len = bytes.len();
-        if self.waiting.fetch_add(len, Ordering::Relaxed) + len > WAITING_MAX {
+        if self.waiting.fetch_add(len, Ordering::Relaxed) > WAITING_MAX {
             return false;
         }
         // A task that has ended tells so.
@@ -96,6 +111,15 @@ impl Tcp {
     pub(super) fn close(&self) {
         self.is_paused.send_replace(false);
         let _ = self.orders.send(Order::Close);
+        self.is_closing.send_replace(true);
+    }
+}
+
+/// Ready when the connection is to end, whatever is under way: at once if nobody has it any more.
+async fn given_up(mut closing: watch::Receiver<bool>) {
+    let is_asked = closing.wait_for(|is_closing| *is_closing).await.is_ok();
+    if is_asked {
+        tokio::time::sleep(CLOSE_TIMEOUT).await;
     }
 }
 
@@ -161,17 +185,27 @@ async fn read(
         if paused.wait_for(|is_paused| !is_paused).await.is_err() {
             return "given up".to_owned();
         }
-        let mut buffer = BytesMut::with_capacity(READ_BYTES);
-        match reader.read_buf(&mut buffer).await {
-            Ok(0) => return "closed by the broker".to_owned(),
-            Ok(_) => {
-                if tell.send((id, Happening::Input(buffer.freeze()))).await.is_err() {
+        match receive(&mut reader).await {
+            Ok(bytes) if bytes.is_empty() => return "closed by the broker".to_owned(),
+            Ok(bytes) => {
+                if tell.send((id, Happening::Input(bytes))).await.is_err() {
                     return String::new();
                 }
             }
             Err(error) => return error.to_string(),
         }
     }
+}
+
+/// What has come in. A connection that is silent, as most are, owns no buffer.
+async fn receive(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
+    poll_fn(|context| {
+        let mut space = [MaybeUninit::uninit(); READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut *reader).poll_read(context, &mut buffer))?;
+        Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
+    })
+    .await
 }
 
 async fn write(
@@ -194,4 +228,31 @@ async fn write(
         tokio::time::sleep(LINGER).await;
     }
     "closed".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_has_ends_though_the_broker_takes_nothing() {
+        let broker = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("mqtt://{}", broker.local_addr().unwrap());
+        let target = Target {
+            url: url.parse().unwrap(),
+            tls: None,
+        };
+        let (tell, mut told) = mpsc::channel(8);
+        let tcp = Tcp::open(ConnId(1), Arc::new(target), tell);
+        let _stream = broker.accept().await.unwrap();
+        assert!(matches!(told.recv().await, Some((_, Happening::Opened))));
+        assert!(
+            tcp.send(Bytes::from(vec![0; 64 << 20])),
+            "however much it is at once"
+        );
+        assert!(!tcp.send(Bytes::from_static(b"more")));
+        drop(tcp);
+        let ended = timeout(Duration::from_secs(30), told.recv()).await.unwrap();
+        assert!(matches!(ended, Some((_, Happening::Closed(_)))));
+    }
 }
