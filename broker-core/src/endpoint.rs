@@ -119,6 +119,16 @@ pub trait Endpoint: Send {
         transmits: &mut Vec<Transmit>,
     ) -> Verdict;
 
+    /// There is no room for the peer of this stranger, who has sent `datagram`. What it is told must not be longer than
+    /// that.
+    fn handle_no_room(
+        &mut self,
+        now: Timestamp,
+        remote: &Remote,
+        datagram: &[u8],
+        transmits: &mut Vec<Transmit>,
+    );
+
     /// The client id of the peer that takes what needs no connection ([`Addressed::Common`]). There is one such peer
     /// per listener, on the worker of that client id's shard. `None`: such datagrams are dropped.
     fn common_client_id(&self) -> Option<&str>;

@@ -54,6 +54,8 @@ impl Endpoint for Everybody {
         Verdict::Open(Box::new(Nobody))
     }
 
+    fn handle_no_room(&mut self, _: Timestamp, _: &Remote, _: &[u8], _: &mut Vec<Transmit>) {}
+
     fn common_client_id(&self) -> Option<&str> {
         None
     }

@@ -45,8 +45,8 @@ pub struct Settings {
     pub counters: Arc<Counters>,
 }
 
-/// From where a client that is asleep may wake (PINGREQ with its client id). On a secured listener its identity must be
-/// the one it connected with, whatever this says.
+/// From where a client that is asleep may wake (PINGREQ with its client id): on the listener where it fell asleep, and
+/// from the addresses that this says. On a secured listener its identity must be the one it connected with in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Roaming {
     /// From any address: those of NAT and mobile networks change.

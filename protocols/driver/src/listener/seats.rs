@@ -5,6 +5,9 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use broker_core::Timestamp;
+
+use super::LogLimit;
 use crate::ListenerInfo;
 
 /// The places of one listener.
@@ -13,6 +16,8 @@ pub(crate) struct Seats {
     /// 0: no limit.
     max: usize,
     taken: AtomicUsize,
+    /// Lets a line about those who were never admitted through now and then.
+    strangers: LogLimit,
     /// Called when the last one is given back.
     emptied: Option<Box<dyn Fn() + Send + Sync>>,
 }
@@ -27,6 +32,7 @@ impl Seats {
             info,
             max,
             taken: AtomicUsize::new(0),
+            strangers: LogLimit::default(),
             emptied,
         })
     }
@@ -56,6 +62,11 @@ pub(crate) struct Permit(Arc<Seats>);
 impl Permit {
     pub(crate) fn listener_name(&self) -> &str {
         &self.0.info.name
+    }
+
+    /// How many lines about strangers were suppressed before this one; `None` if this one is, too.
+    pub(crate) fn allows_line(&self, now: Timestamp) -> Option<u64> {
+        self.0.strangers.allows(now)
     }
 }
 

@@ -117,6 +117,7 @@ impl Worker {
             return;
         }
         let is_secured = port.secured.is_some();
+        self.datagrams.last_from = Some(origin.from);
         self.counters.datagrams_received.add(1);
         self.counters.bytes_received.add(datagram.len() as u64);
         if !is_secured {
@@ -269,7 +270,7 @@ impl Worker {
         match verdict {
             Verdict::Done => {}
             Verdict::Drop(reason) => self.drop_datagram(listener, reason),
-            Verdict::Open(peer) => self.open_peer(listener, peer, known, origin.local, datagram),
+            Verdict::Open(peer) => self.open_peer(listener, peer, known, origin, datagram),
         }
     }
 
@@ -278,10 +279,11 @@ impl Worker {
         listener: u32,
         peer: Box<dyn Peer>,
         remote: Remote,
-        local: SocketAddr,
+        origin: Origin,
         datagram: &[u8],
     ) {
         let Some(permit) = self.admit(listener) else {
+            self.refuse_peer(listener, &remote, origin, datagram);
             return self.drop_datagram(listener, "max_connections");
         };
         let id = self.insert_datagram_link(listener, Some(remote.clone()), peer);
@@ -300,13 +302,25 @@ impl Worker {
                 route.association = association;
             }
         }
-        self.offer_datagram(id, local, datagram);
+        self.offer_datagram(id, origin.local, datagram);
         if let Some(link) = self.links.get_mut(id)
             && let Io::Datagram(route) = &mut link.io
         {
             route.has_gone_on = false;
         }
         self.enter_newcomer(listener, &remote, id);
+    }
+
+    /// There are as many peers as there may be, and none of them gives way.
+    fn refuse_peer(&mut self, listener: u32, remote: &Remote, origin: Origin, datagram: &[u8]) {
+        let mut transmits = mem::take(&mut self.datagrams.transmits);
+        if let Some(port) = self.datagrams.port(listener) {
+            port.endpoint
+                .handle_no_room(self.now, remote, datagram, &mut transmits);
+            port.alarm = port.endpoint.poll_timeout().unwrap_or(Timestamp::NEVER);
+            self.transmit(listener, Some(origin), &mut transmits);
+        }
+        self.datagrams.transmits = transmits;
     }
 
     fn insert_datagram_link(&mut self, listener: u32, remote: Option<Remote>, peer: Box<dyn Peer>) -> LinkId {

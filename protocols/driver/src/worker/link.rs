@@ -314,8 +314,17 @@ impl Link {
         }
     }
 
-    /// One line for the log.
-    pub(super) fn log_end(&self, id: LinkId, close: &Close) {
+    /// One line for the log. Anybody can have a datagram peer opened, so of those whose clients were not admitted there
+    /// is one line a second.
+    pub(super) fn log_end(&self, id: LinkId, close: &Close, now: Timestamp) {
+        let is_stranger = self.route().is_some() && self.peer.client_id().is_none();
+        let mut suppressed = None;
+        if let Some(permit) = self.permit.as_ref().filter(|_| is_stranger) {
+            suppressed = permit.allows_line(now);
+            if suppressed.is_none() {
+                return;
+            }
+        }
         let listener = self.permit.as_ref().map_or("internal", Permit::listener_name);
         tracing::info!(
             link = id.0,
@@ -326,6 +335,7 @@ impl Link {
             detail = close.detail,
             received = self.received,
             sent = self.sent,
+            suppressed,
             "disconnected"
         );
     }

@@ -44,7 +44,7 @@ impl Worker {
         if let Some(close) = close {
             self.counters.closed_by_peer.add(1);
             self.counters.count_end(close.reason);
-            link.log_end(id, &close);
+            link.log_end(id, &close, self.now);
             // Nothing unread can destroy bytes if there are none.
             let linger = !link.outbox.is_empty() || link.websocket.is_some();
             link.begin_close(linger, close_code(close.reason));
@@ -186,7 +186,8 @@ impl Worker {
         linger: bool,
         counter: impl FnOnce(&crate::Counters) -> &crate::Counter,
     ) {
-        self.end(id, close, linger, counter, |link| link.log_end(id, close));
+        let now = self.now;
+        self.end(id, close, linger, counter, |link| link.log_end(id, close, now));
     }
 
     /// Like [`Worker::end_link`], without a line in the log.

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io, mem,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Waker},
 };
@@ -34,6 +34,8 @@ pub(super) struct DatagramSide {
     /// Datagrams are read into it. Empty while in use, and before there is a socket.
     pub(super) buffer: Vec<u8>,
     groups: Groups,
+    /// Who has sent the datagram that was read last, for the log.
+    pub(super) last_from: Option<SocketAddr>,
     /// What other workers are told at the end of the turn, by [`ShardId`].
     pub(super) parcels: Vec<Parcel>,
     pub(super) transmits: Vec<Transmit>,
@@ -284,8 +286,10 @@ impl Worker {
         };
         port.tally.drop_one(reason);
         if let Some(suppressed) = port.core.drops.allows(now) {
-            let listener = &*port.core.config.info.name;
-            tracing::info!(listener, reason, suppressed, "datagram dropped");
+            let core = port.core.clone();
+            let (listener, from) = (&*core.config.info.name, self.datagrams.last_from);
+            let from = from.map(tracing::field::display);
+            tracing::info!(listener, reason, from, suppressed, "datagram dropped");
         }
     }
 }

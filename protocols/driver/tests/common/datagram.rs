@@ -127,6 +127,8 @@ impl Endpoint for ToyEndpoint {
         Verdict::Done
     }
 
+    fn handle_no_room(&mut self, _: Timestamp, _: &Remote, _: &[u8], _: &mut Vec<Transmit>) {}
+
     fn common_client_id(&self) -> Option<&str> {
         Some("common")
     }

@@ -19,7 +19,7 @@ pub use neighbours::{Neighbours, OtherGateway};
 
 use crate::{
     Settings, Transport,
-    codec::{Concern, DecodeError, Message, Node, PublishQoS},
+    codec::{Concern, DecodeError, Message, Node, PublishQoS, ReturnCode},
 };
 use answers::Answers;
 use discovery::Discovery;
@@ -212,9 +212,7 @@ impl broker_core::Endpoint for Endpoint {
         let done = match Message::decode(datagram) {
             Err(error) => self.refuse(now, remote, datagram, &error, transmits),
             Ok(message) => match on_stranger(&message) {
-                OnStranger::Discovery => {
-                    self.discover(now, remote, stranger.local.ip(), &message, transmits)
-                }
+                OnStranger::Discovery => self.discover(now, remote, stranger.local.ip(), &message, transmits),
                 OnStranger::Answer => self.answer(now, remote, &Message::Disconnect(None), transmits),
                 OnStranger::Drop(word) => Err(word),
                 OnStranger::Open => {
@@ -229,6 +227,21 @@ impl broker_core::Endpoint for Endpoint {
             },
         };
         done.map_or_else(Verdict::Drop, |()| Verdict::Done)
+    }
+
+    /// Who connects is told of congestion (§6.2); who sleeps asks again.
+    fn handle_no_room(
+        &mut self,
+        now: Timestamp,
+        remote: &Remote,
+        datagram: &[u8],
+        transmits: &mut Vec<Transmit>,
+    ) {
+        if let Ok(Message::Connect(_)) = Message::decode(datagram) {
+            let refusal = Message::ConnAck(ReturnCode::Congestion);
+            // One that is not said counts as dropped all the same.
+            let _ = self.answer(now, remote, &refusal, transmits);
+        }
     }
 
     fn common_client_id(&self) -> Option<&str> {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use broker_core::{Closing, Connected, DisconnectCause, Effects, PacketId, Request, Timestamp};
+use broker_core::{Closing, Connected, DisconnectCause, Effects, PacketId, ReasonCode, Request, Timestamp};
 use bytes::Bytes;
 
 use super::{
@@ -161,7 +161,12 @@ impl Peer {
                 self.put(&Message::Disconnect(None), effects);
             }
         }
-        let mut detail = closing.reason.text().to_owned();
+        let mut detail = match connecting.goal {
+            Goal::Wake { .. } if closing.reason == ReasonCode::BadUserNameOrPassword => {
+                "nobody sleeps under this client id who may be woken from here".to_owned()
+            }
+            _ => closing.reason.text().to_owned(),
+        };
         // Long names are cut.
         let who: String = connecting.setup.client_id.chars().take(64).collect();
         for part in [closing.text.as_deref(), Some(who.as_str())]

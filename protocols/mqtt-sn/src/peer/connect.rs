@@ -100,8 +100,7 @@ impl Peer {
                 connecting.next = None;
             }
             State::Connecting(connecting) => connecting.next = Some(setup),
-            // A copy, or its WILLTOPICREQ or WILLMSGREQ was lost: that is sent again in its time.
-            State::AwaitWill(will) if will.setup == setup => self.settings.counters.received_duplicate.inc(),
+            // A copy, or what it was asked is lost: it is asked again, the topic first.
             State::AwaitConnect { .. } | State::AwaitWill(_) | State::Asleep(_) => {
                 self.begin(now, setup, effects);
             }

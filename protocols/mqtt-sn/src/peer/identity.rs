@@ -86,7 +86,9 @@ impl Peer {
                 guard.push_str(&hex(transport));
             }
             match &transport.identity {
-                None => {}
+                // Nobody may be woken over plain UDP who fell asleep over DTLS.
+                None => write!(guard, "\non {}", self.settings.connection.listener)
+                    .expect("a string takes everything"),
                 Some(Identity::Psk(name)) => {
                     write!(guard, "\npsk {name}").expect("a string takes everything")
                 }

@@ -32,7 +32,7 @@ use super::{
     common::Common,
     late::{self, LateCopies},
     outgoing::Outgoing,
-    timers::{LATE, Retry},
+    timers::LATE,
 };
 use crate::{
     codec::{self, MsgId, ReturnCode, TopicId},
@@ -72,7 +72,6 @@ pub(super) struct Setup {
 pub(super) struct AwaitWill {
     pub(super) setup: Setup,
     pub(super) prompt: Prompt,
-    pub(super) retry: Retry,
     pub(super) until: Timestamp,
 }
 

@@ -7,9 +7,9 @@ use broker_core::{Effects, Timestamp};
 use super::{
     Peer,
     outgoing::Outgoing,
-    state::{Connection, Phase, Prompt, State},
+    state::{Connection, Phase, State},
 };
-use crate::{Settings, codec::Message};
+use crate::Settings;
 
 /// How long the network may hold back a copy of a datagram. A message that has been dealt with and comes again within
 /// this time, bit for bit, is such a copy.
@@ -67,7 +67,7 @@ impl Peer {
     pub(super) fn next_timeout(&self) -> Option<Timestamp> {
         match &self.state {
             State::AwaitConnect { until } => Some(*until),
-            State::AwaitWill(will) => Some(will.until.min(will.retry.at)),
+            State::AwaitWill(will) => Some(will.until),
             State::Connected(connection) => {
                 let outgoing = connection.outgoing.as_ref();
                 let retry = outgoing.and_then(|outgoing| outgoing.next_retry());
@@ -88,7 +88,9 @@ impl Peer {
             State::AwaitConnect { until } if *until <= now => {
                 self.close("connect_timeout", "no CONNECT within idle_timeout", effects);
             }
-            State::AwaitWill(_) => self.fire_will(now, effects),
+            State::AwaitWill(will) if will.until <= now => {
+                self.close("connect_timeout", "no Will within idle_timeout", effects)
+            }
             State::Connected(connection) if connection.silence_until() <= now => {
                 self.fall_silent(now, effects)
             }
@@ -119,25 +121,6 @@ impl Peer {
             }
             State::Common(_) => self.fire_common(now, effects),
             _ => {}
-        }
-    }
-
-    fn fire_will(&mut self, now: Timestamp, effects: &mut Effects<'_>) {
-        let settings = std::sync::Arc::clone(&self.settings);
-        let State::AwaitWill(will) = &mut self.state else {
-            return;
-        };
-        let again = match will.prompt {
-            Prompt::Topic => Message::WillTopicReq,
-            Prompt::Message { .. } => Message::WillMsgReq,
-        };
-        match will.retry.fire(now, &settings) {
-            Some(_) if will.until <= now => {
-                self.close("connect_timeout", "no Will within idle_timeout", effects)
-            }
-            Some(true) => self.put(&again, effects),
-            Some(false) => {}
-            None => self.close("connect_timeout", "no Will after N_RETRY repetitions", effects),
         }
     }
 }

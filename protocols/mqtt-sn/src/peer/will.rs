@@ -5,7 +5,6 @@ use broker_core::{Effects, ReasonCode, Request, Timestamp, Will};
 use super::{
     Io, Peer,
     state::{Asked, AwaitWill, Connection, Prompt, Setup, State},
-    timers::Retry,
 };
 use crate::{
     codec::{self, Message, ReturnCode},
@@ -13,13 +12,13 @@ use crate::{
 };
 
 impl Peer {
-    /// CONNECT has the Will flag: WILLTOPICREQ.
+    /// CONNECT has the Will flag: WILLTOPICREQ. Like WILLMSGREQ it is sent once for each message that asks for it: the
+    /// client repeats those (§6.13), and who has lied about its address is sent no more than it has paid for.
     pub(super) fn ask_for_will(&mut self, now: Timestamp, setup: Setup, effects: &mut Effects<'_>) {
         self.put(&Message::WillTopicReq, effects);
         self.state = State::AwaitWill(Box::new(AwaitWill {
             setup,
             prompt: Prompt::Topic,
-            retry: Retry::new(now, &self.settings),
             until: now.after(self.settings.idle_timeout),
         }));
     }
@@ -40,7 +39,6 @@ impl Peer {
                     retain: topic.retain,
                     topic: topic.topic.into(),
                 };
-                will.retry = Retry::new(now, &self.settings);
                 self.put(&Message::WillMsgReq, effects);
             }
             // It has a Will flag and no Will: an old one does not stay in force either (§6.3).
@@ -48,8 +46,11 @@ impl Peer {
                 let setup = will.setup.clone();
                 self.request_connect(now, setup, None, effects);
             }
-            // A copy; or WILLMSGREQ was lost, and is sent again in its time.
-            (Prompt::Message { .. }, _) => self.settings.counters.received_duplicate.inc(),
+            // A copy; or WILLMSGREQ was lost.
+            (Prompt::Message { .. }, _) => {
+                self.settings.counters.received_duplicate.inc();
+                self.put(&Message::WillMsgReq, effects);
+            }
         }
     }
 

@@ -17,6 +17,27 @@ fn connect_and_the_ping_of_a_sleeper_open_a_peer() {
 }
 
 #[test]
+fn who_connects_is_told_that_there_is_no_room() {
+    let mut world = World::new();
+    let mut told = |from: u32, notation: &str| {
+        let mut transmits = Vec::new();
+        let now = world.now;
+        world
+            .endpoint
+            .handle_no_room(now, &sensor(from), &wire(notation), &mut transmits);
+        plain(transmits)
+    };
+    let congestion = vec![(Destination::Remote(sensor(1)), wire("03 05 01"))];
+    assert_eq!(told(1, "07 04 04 01 00 3C 'c'"), congestion);
+    assert_eq!(
+        told(1, "07 04 04 01 00 3C 'c'"),
+        [],
+        "as often as other answers to strangers"
+    );
+    assert_eq!(told(2, "03 16 'c'"), [], "it sleeps on");
+}
+
+#[test]
 fn a_peer_learns_what_its_transport_knows() {
     let mut world = World::new();
     world.identity = Some(Identity::Psk(Arc::from("meter-17")));

@@ -70,6 +70,29 @@ fn a_wildcard_subscriber_is_told_the_topic_before_the_message() {
     net.expect(&client, &[publish(Topic::Short(*b"ab"), Q0, 0, "short")]);
 }
 
+/// Nobody is sent more than it has asked for before it has shown that it hears.
+#[test]
+fn the_will_is_asked_for_once_for_each_question() {
+    let mut net = Net::new();
+    let client = at(1);
+    let mut connect = clean("c");
+    connect.will = true;
+    net.ask(&client, Message::Connect(connect), &[Message::WillTopicReq]);
+    net.pass(20);
+    net.expect(&client, &[]);
+    net.ask(&client, Message::Connect(connect), &[Message::WillTopicReq]);
+    let topic = Message::WillTopic(Some(Will {
+        qos: Q1,
+        retain: false,
+        topic: "gone",
+    }));
+    net.ask(&client, topic, &[Message::WillMsgReq]);
+    net.pass(5);
+    net.expect(&client, &[]);
+    net.ask(&client, topic, &[Message::WillMsgReq]);
+    net.ask(&client, Message::WillMsg(b"c"), &[Message::ConnAck(Accepted)]);
+}
+
 #[test]
 fn the_will_is_asked_for_and_fires_when_the_client_is_silent() {
     let mut net = Net::new();

@@ -230,6 +230,17 @@ impl Net {
         Probe::new(&mut self.node, "probe")
     }
 
+    /// From here on those who are not known yet come to this listener.
+    pub(crate) fn listen_as(&mut self, listener: &str) {
+        let mut settings = Settings::clone(&self.settings);
+        settings.connection = Arc::new(ConnectionInfo {
+            listener: listener.into(),
+            ..ConnectionInfo::clone(&settings.connection)
+        });
+        self.settings = Arc::new(settings);
+        self.endpoint = endpoint(&self.settings);
+    }
+
     /// The process is killed and starts again at once. What waits to be committed is lost.
     pub(crate) fn crash(&mut self) {
         self.collect();

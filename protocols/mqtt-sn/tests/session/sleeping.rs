@@ -454,6 +454,27 @@ fn from_where_a_client_may_wake() {
 }
 
 #[test]
+fn a_client_is_woken_on_its_own_listener_only() {
+    let mut net = Net::new();
+    asleep(&mut net, true, 100);
+    net.listen_as("mqttsn:udp:other");
+    net.ask(&at(2), Message::PingReq("c"), &[BYE]);
+    net.listen_as("udp:default");
+    net.ask(&at(3), Message::PingReq("c"), &[Message::PingResp]);
+}
+
+#[test]
+fn who_has_overslept_has_to_connect() {
+    let mut net = Net::new();
+    asleep(&mut net, false, 100);
+    net.pass(151);
+    net.ask(&at(2), Message::PingReq("c"), &[BYE]);
+    let mut connect = clean("c");
+    connect.clean_session = false;
+    net.ask(&at(3), Message::Connect(connect), &[Message::ConnAck(Accepted)]);
+}
+
+#[test]
 fn a_secured_client_is_woken_by_its_own_identity_only() {
     let psk = |name: &str| Identity::Psk(name.into());
     let certificate = |subject: &str| {
