@@ -89,7 +89,7 @@ pub struct Connect {
     /// The client may fall asleep ([`DisconnectCause::Asleep`]): its session is stored, even if it ends with its
     /// connection. If the process is killed while the client is connected, it then ends at the next start.
     pub may_sleep: bool,
-    /// Set if the client did not connect but wakes for what waits for it: then only a session whose client is away and
+    /// Set if the client did not connect but wakes for what waits for it: then only a session whose client sleeps and
     /// whose note 0 is this is taken, without a word to those who watch presence, and [`Event::Drained`] follows its
     /// deliveries. Any other client is refused as [`ReasonCode::BadUserNameOrPassword`], before anybody is asked who it
     /// is; bans and authentication apply as to every client.

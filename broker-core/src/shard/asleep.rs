@@ -27,7 +27,12 @@ impl Shard {
         let Tenant::Dormant(dormant) = &self.sessions[key.0 as usize] else {
             return None;
         };
-        let (number, noted) = dormant.sleeper.as_ref()?.notes().first()?;
+        // Who is lost has to connect (§6.14, Figure 4).
+        let sleeper = dormant
+            .sleeper
+            .as_ref()
+            .filter(|sleeper| sleeper.until < Timestamp::NEVER)?;
+        let (number, noted) = sleeper.notes().first()?;
         (*number == 0 && noted == guard).then_some(key)
     }
 
