@@ -10,7 +10,9 @@ mod common;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use broker_core::{Addressed, Effects, Endpoint, Event, Peer, Stranger, Timestamp, Transmit, Verdict};
+use broker_core::{
+    Addressed, Effects, Endpoint, Event, Peer, Remote, Stranger, Timestamp, Transmit, Verdict,
+};
 use common::{datagram::*, *};
 use driver::{DatagramConfig, WorkerConfig};
 
