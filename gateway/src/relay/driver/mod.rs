@@ -222,9 +222,14 @@ impl Relay {
                     self.refused = now;
                     tracing::warn!(
                         listener = self.sockets[socket].name,
-                        "too many clients: strangers are not answered"
+                        "too many clients: strangers are refused"
                     );
                 }
+                transmits.clear();
+                let here = &mut self.sockets[socket];
+                here.endpoint
+                    .handle_no_room(now, remote, datagram, &mut transmits);
+                self.transmit(now, socket, &transmits);
                 None
             }
             Verdict::Open(peer) => {
