@@ -61,7 +61,8 @@ pub struct DtlsSettings {
     pub handshake_timeout: Duration,
     /// Handshakes under way at a time; above it, ClientHellos are not answered.
     pub handshakes_max: usize,
-    /// An association on which nothing has come in for so long is forgotten. Longer than clients are silent: one that
+    /// An association on which nothing has come in for so long is forgotten; one on which no data has come yet, after
+    /// `handshake_timeout`. Longer than clients are silent: one that
     /// speaks after it is not answered until it makes a new handshake.
     pub idle_timeout: Duration,
 }

@@ -129,6 +129,8 @@ pub(super) struct Association {
     pub(super) cookie: Cookie,
     /// When the client was last heard.
     pub(super) heard: Timestamp,
+    /// Data has come.
+    pub(super) has_spoken: bool,
     /// When the table looks whether it is idle.
     pub(super) due: Timestamp,
 }

@@ -145,6 +145,7 @@ impl Associations {
                 Said::Nothing(reason) => unused = reason,
                 said => {
                     association.heard = now;
+                    association.has_spoken |= matches!(said, Said::Data(_));
                     let id = association.id(index);
                     return self.handle_said(id, said, out);
                 }
@@ -310,13 +311,14 @@ impl Associations {
             });
         }
         self.serial += 1;
-        let due = now.after(self.server.idle_timeout);
+        let due = now.after(self.server.patience(false));
         let index = self.open.insert(Association {
             serial: self.serial,
             path: *path,
             channel: done.channel,
             cookie: done.cookie,
             heard: now,
+            has_spoken: false,
             due,
         });
         self.by_remote.insert(path.remote, index);

@@ -44,6 +44,16 @@ pub(super) struct ClientCertificates {
 }
 
 impl DtlsServer {
+    /// How long a client may be silent. Before its first data it has no longer than for a handshake: who only takes
+    /// places has to go on taking them.
+    pub(super) fn patience(&self, has_spoken: bool) -> Duration {
+        if has_spoken {
+            self.idle_timeout
+        } else {
+            self.idle_timeout.min(self.handshake_timeout)
+        }
+    }
+
     /// Reads the files and checks that they fit each other.
     ///
     /// # Errors

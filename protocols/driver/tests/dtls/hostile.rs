@@ -233,6 +233,16 @@ fn replayed_and_forged_records_change_nothing() {
 }
 
 #[test]
+fn an_association_that_is_never_used_holds_no_place_for_long() {
+    let mut server = Server::new(psk_server());
+    let (_client, id) = connected(&mut server, address(5));
+    server.call(|all, out| all.send(after_ms(1000), id, b"are you there", out));
+    server.take();
+    server.pass_time(after_ms(60_000));
+    assert_eq!(server.closed, [(id, "idle_timeout")]);
+}
+
+#[test]
 fn an_association_that_is_silent_is_forgotten() {
     let mut server = Server::new(psk_server());
     let (mut client, id) = connected(&mut server, address(5));

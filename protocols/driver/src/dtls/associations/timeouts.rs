@@ -43,11 +43,11 @@ impl Associations {
     }
 
     fn association_due(&mut self, now: Timestamp, id: AssociationId, out: &mut Vec<Outcome>) {
-        let idle_timeout = self.server.idle_timeout;
+        let server = self.server.clone();
         let Some(association) = self.get_mut(id) else {
             return;
         };
-        association.due = association.heard.after(idle_timeout);
+        association.due = association.heard.after(server.patience(association.has_spoken));
         if association.due <= now {
             return self.end(id, "idle_timeout", out);
         }
