@@ -39,6 +39,8 @@ enum Asked {
     Wake,
     /// With a guard that is not its own.
     Hijack,
+    /// To wake although it is lost.
+    Overslept,
 }
 
 #[derive(Debug)]
@@ -204,7 +206,8 @@ impl Sensor {
             State::Gone | State::Away | State::Unknown if pick < 60 => self.connect(node, random),
             State::Unknown => self.wake(node, random, last, Asked::Wake),
             State::Gone => self.wake(node, random, last, Asked::Hijack),
-            State::Away | State::Drowsy(_) => {}
+            State::Away => self.wake(node, random, last, Asked::Overslept),
+            State::Drowsy(_) => {}
             State::Asleep(_) if pick < 60 => self.wake(node, random, last, Asked::Wake),
             State::Asleep(_) if pick < 70 => self.wake(node, random, last, Asked::Hijack),
             State::Asleep(_) => self.connect(node, random),

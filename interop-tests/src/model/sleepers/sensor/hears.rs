@@ -48,8 +48,8 @@ impl Sensor {
         self.line = None;
         match (std::mem::replace(&mut self.asked, Asked::Nothing), self.state) {
             _ if reason != ReasonCode::BadUserNameOrPassword => Err(format!("refused: {reason:?}")),
-            (Asked::Hijack, _) => Ok(()),
-            (Asked::Wake, State::Unknown) if self.expiry == 0 => {
+            (Asked::Hijack, _) | (Asked::Overslept, State::Away | State::Gone) => Ok(()),
+            (Asked::Wake, State::Unknown) => {
                 // So it was lost.
                 self.doubtful.retain(|will| Some(*will) != self.will);
                 self.lost();
@@ -73,7 +73,9 @@ impl Sensor {
             (_, State::Unknown) => None,
             _ => Some(true),
         };
-        if expected.is_some_and(|expected| expected != present) || asked == Asked::Hijack {
+        if expected.is_some_and(|expected| expected != present)
+            || matches!(asked, Asked::Hijack | Asked::Overslept)
+        {
             return Err(format!("session present: {present}"));
         }
         let is_will_new = matches!(
