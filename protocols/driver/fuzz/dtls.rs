@@ -1,4 +1,4 @@
-//! What the fuzz target of the DTLS demultiplexer does; `cargo fuzz` and the test `dtls` share it.
+//! What the fuzz target of the DTLS demultiplexer does; `cargo fuzz` and the test `fuzz` share it.
 
 use std::{
     collections::BTreeSet,

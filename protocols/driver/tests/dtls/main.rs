@@ -12,7 +12,6 @@
 mod attacker;
 #[path = "../common/mod.rs"]
 mod common;
-mod fuzz;
 mod hostile;
 mod memory;
 mod openssl;

@@ -1,12 +1,17 @@
 //! The fuzz target on a stable toolchain: handshakes, damaged at random.
 //!
-//! `DTLS_FUZZ_SECONDS=60 cargo test -p driver --test dtls fuzz` runs for a minute, `DTLS_FUZZ_SEED` picks the sequence.
+//! `DRIVER_FUZZ_SECONDS=60 cargo test -p driver --test fuzz` runs for a minute, `DRIVER_FUZZ_SEED` picks the sequence.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the time that it may take is of the real world"
+)]
 
 use std::time::{Duration, Instant};
 
 use testkit::Random;
 
-#[path = "../../fuzz/dtls.rs"]
+#[path = "../fuzz/dtls.rs"]
 #[expect(unreachable_pub, reason = "shared with the fuzz target")]
 mod dtls;
 
@@ -18,8 +23,8 @@ fn variable(name: &str) -> Option<u64> {
 fn arbitrary_datagrams_among_those_of_a_handshake() {
     // Hello, hello with cookie, the last flight, data.
     assert_eq!(dtls::handshakes(&[1, 1, 1, 7, 1]), 1);
-    let mut random = Random::new(variable("DTLS_FUZZ_SEED").unwrap_or(1));
-    let end = variable("DTLS_FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let mut random = Random::new(variable("DRIVER_FUZZ_SEED").unwrap_or(1));
+    let end = variable("DRIVER_FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
     for run in 0.. {
         if end.map_or(run == 2_000, |end| Instant::now() >= end) {
             return;
