@@ -59,6 +59,8 @@ pub(crate) enum News {
     Ended { remote: Remote, track: Track },
     /// From the front: the peer has to give way to another.
     Displaced { remote: Remote, track: Track },
+    /// To all others: a client finds no place, and nobody here gives way.
+    Crowded,
     /// From the front: the association of a peer has ended.
     AssociationEnded {
         remote: Remote,

@@ -50,6 +50,11 @@ impl Seats {
         Permit(self.clone())
     }
 
+    /// There is no place for one more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.max > 0 && self.taken() >= self.max
+    }
+
     /// Places taken.
     pub(crate) fn taken(&self) -> usize {
         self.taken.load(Relaxed)

@@ -5,6 +5,8 @@
 //! of false addresses then displaces itself, and a client gets in if it says its second datagram before as many strangers
 //! have come as there are places for them. Peers that have gone on never give way.
 //!
+//! A worker on which there is no newcomer asks the others to let one of theirs go.
+//!
 //! The front decides, as it sees all datagrams of its peers, wherever they live. The newcomer takes its place at once, so
 //! that for the time of a message between two workers there is one peer more than allowed. On a DTLS listener a handshake
 //! has proven the address, and nobody gives way.
@@ -45,7 +47,35 @@ impl Worker {
         if let Some(permit) = seats.admit() {
             return Some(permit);
         }
-        self.displace(listener).then(|| seats.admit_in_place())
+        if self.displace(listener) {
+            return Some(seats.admit_in_place());
+        }
+        self.ask_for_room(listener);
+        None
+    }
+
+    /// All newcomers may be those of other workers. Whoever is in earnest repeats itself, and finds the place then.
+    fn ask_for_room(&mut self, listener: u32) {
+        let now = self.now;
+        let port = self.datagrams.port(listener);
+        let Some(port) = port.filter(|port| port.secured.is_none() && port.crowded_at < now) else {
+            return;
+        };
+        port.crowded_at = now;
+        for worker in 0..self.everyone.len() {
+            let to = ShardId(u16::try_from(worker).expect("at most 65 536 workers"));
+            if to != self.id {
+                self.forward(to, listener, News::Crowded, &[]);
+            }
+        }
+    }
+
+    /// A client of another worker finds no place.
+    pub(super) fn make_room(&mut self, listener: u32) {
+        let port = self.datagrams.port(listener);
+        if port.is_some_and(|port| port.core.seats.is_full()) {
+            self.displace(listener);
+        }
     }
 
     /// Takes note of a peer that has just been opened.

@@ -105,6 +105,7 @@ impl Worker {
             } => self.association_ended_elsewhere(listener, &remote, track, reason),
             News::Moved { remote, track, to } => self.moved(listener, &remote, track, to),
             News::Displaced { remote, track } => self.displaced(listener, &remote, track),
+            News::Crowded => self.make_room(listener),
             News::Ended { remote, track } => self.ended_elsewhere(listener, &remote, track),
         });
     }

@@ -57,6 +57,8 @@ pub(super) struct Port {
     pub(super) table: Table,
     /// Peers that were opened here, the oldest first: all of which only one datagram has come, and some others.
     pub(super) newcomers: VecDeque<Newcomer>,
+    /// When the others were last asked to make room.
+    pub(super) crowded_at: Timestamp,
     pub(super) common: Option<LinkId>,
     pub(super) wake: (Arc<SourceWake>, Waker),
     /// When the endpoint must be called.
@@ -209,6 +211,7 @@ impl Worker {
             common: None,
             wake: (wake.clone(), Waker::from(wake)),
             blocked: Vec::new(),
+            crowded_at: Timestamp::from_millis(0),
             is_held_up: false,
         };
         let side = &mut self.datagrams;
